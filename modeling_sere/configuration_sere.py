@@ -1,0 +1,174 @@
+"""Configuration of SERE models: every size and every constant of the field and the loss, validated."""
+
+import math
+
+from transformers import AutoConfig, PreTrainedConfig
+
+# How each emotion tends to sound, in units of a speaker's own standard deviations: F0 level, F0 variability,
+# loudness, high-frequency energy, tempo. Written from the literature on vocal emotion (docs/method.md, "Prior"),
+# never fitted to data.
+EMOTION_PROFILE = {
+    "anger": [0.5, 0.5, 1.0, 1.0, 0.5],
+    "happiness": [0.7, 0.7, 0.5, 0.5, 0.5],
+    "fear": [0.7, -0.5, -0.3, -0.2, 0.7],
+    "sadness": [-0.5, -1.0, -1.0, -1.0, -1.0],
+    "disgust": [-0.5, 0.0, -0.2, 0.0, -0.7],
+    "surprise": [1.0, 1.0, 0.3, 0.2, 0.3],
+    "neutral": [-0.8, -0.7, -0.4, -0.4, 0.2],
+}
+NUM_CUES = 5
+MAX_LABELS = 1000
+MAX_SOURCES = 1_000_000
+SUPPORTED_ENCODERS = ("wavlm", "wav2vec2", "hubert", "wav2vec2-bert", "whisper")
+
+
+def default_layers(num_layers: int) -> list[int]:
+    """The layers at one third, one half and two thirds of an encoder's depth, without repetition."""
+    return sorted({max(1, round(num_layers * part)) for part in (1 / 3, 1 / 2, 2 / 3)})
+
+
+class SereConfig(PreTrainedConfig):
+    r"""Configuration of [`SereModel`] and [`SereForAudioClassification`].
+
+    Args:
+        encoder_config (`PreTrainedConfig`, `dict` or `None`): the semantic stream's encoder, of type WavLM, wav2vec2,
+            HuBERT, wav2vec2-bert or Whisper (its encoder half). `None`: the dynamics stream only.
+        encoder_layers (`list[int]`, *optional*): the hidden states that are pooled, 1 = after the first layer.
+            Default: at one third, one half and two thirds of the encoder's depth.
+        encoder_normalize (`bool`): bring each clip to zero mean and unit variance before a waveform encoder
+            (`do_normalize` of its own feature extractor).
+        encoder_weight (`float`): weight of each encoder layer's block in the resonance, the dynamics block being 1.
+        num_voice_groups (`int`): groups of voices with statistics of their own, found without labels (1 = none).
+        prior_profile (`dict[str, list[float]]`): the prior: emotion -> five cues (F0 level, F0 variability, loudness,
+            high-frequency energy, tempo). Emotions without an entry get no prior; an empty dict switches it off.
+        prior_weight (`float`): weight of the prior beside the labelled sources.
+        ridge (`float`): damping of the response to the labelled sources.
+        field_damping (`float`): modes of the resonance matrix weaker than this are damped by the field.
+        field_sharpness (`float`): factor before the softmax of every round.
+        field_keep (`float`): weight of the start in every round.
+        field_rounds (`int`): rounds of self-organisation; 0 leaves the start.
+        field_balance (`float`): strength of the Sinkhorn balance towards the class prior, 0 (none) to 1 (exact).
+        tric_weight, tric_temperature (`float`): weight and temperature of the TRIC loss.
+        visit_weight (`float`): weight, inside TRIC, of the term that asks for every unlabelled clip to be visited.
+        consistency_weight (`float`): weight of the agreement between two views of each unlabelled clip.
+        view_dropout (`float`): share of standardised features dropped in the second view.
+        num_sources (`int`): labelled clips whose embeddings travel in the checkpoint.
+
+    Raises:
+        ValueError: a field is out of its range; the message names it.
+    """
+
+    model_type = "sere"
+
+    def __init__(
+        self,
+        encoder_config=None,
+        encoder_layers=None,
+        encoder_normalize=True,
+        encoder_weight=2.0,
+        num_voice_groups=1,
+        prior_profile=None,
+        prior_weight=2.0,
+        ridge=1.0,
+        field_damping=3.0,
+        field_sharpness=2.0,
+        field_keep=0.5,
+        field_rounds=10,
+        field_balance=1.0,
+        tric_weight=0.0,
+        tric_temperature=0.1,
+        visit_weight=0.5,
+        consistency_weight=0.0,
+        view_dropout=0.2,
+        num_sources=0,
+        **kwargs,
+    ):
+        if isinstance(encoder_config, dict):
+            if "model_type" not in encoder_config:
+                raise ValueError("encoder_config has no model_type: name the encoder's type, for example 'wavlm'.")
+            encoder_config = AutoConfig.for_model(**encoder_config)
+        self.encoder_config = encoder_config
+        if encoder_config is not None and encoder_layers is None:
+            encoder_layers = default_layers(encoder_config.num_hidden_layers)
+        self.encoder_layers = list(encoder_layers or [])
+        self.encoder_normalize = encoder_normalize
+        self.encoder_weight = encoder_weight
+        self.num_voice_groups = num_voice_groups
+        self.prior_profile = dict(EMOTION_PROFILE if prior_profile is None else prior_profile)
+        self.prior_weight = prior_weight
+        self.ridge = ridge
+        self.field_damping = field_damping
+        self.field_sharpness = field_sharpness
+        self.field_keep = field_keep
+        self.field_rounds = field_rounds
+        self.field_balance = field_balance
+        self.tric_weight = tric_weight
+        self.tric_temperature = tric_temperature
+        self.visit_weight = visit_weight
+        self.consistency_weight = consistency_weight
+        self.view_dropout = view_dropout
+        self.num_sources = num_sources
+        super().__init__(**kwargs)
+        self._validate()
+
+    @property
+    def labels(self) -> list[str]:
+        """Emotion names in the order of the logits."""
+        return [self.id2label[i] for i in range(self.num_labels)]
+
+    def _validate(self):
+        at_least = {  # name -> (lower limit, limit itself allowed)
+            "encoder_weight": (0, True),
+            "prior_weight": (0, True),
+            "ridge": (0, False),
+            "field_damping": (0, False),
+            "field_sharpness": (0, False),
+            "field_keep": (0, True),
+            "tric_weight": (0, True),
+            "tric_temperature": (0, False),
+            "visit_weight": (0, True),
+            "consistency_weight": (0, True),
+        }
+        for name, (low, allowed) in at_least.items():
+            value = getattr(self, name)
+            if not _is_number(value) or value < low or (value == low and not allowed) or value > 1e6:
+                raise ValueError(f"{name} must be a number {'>=' if allowed else '>'} {low}, not {value!r}.")
+        for name, low, high in (("field_balance", 0, 1), ("view_dropout", 0, 0.95)):
+            value = getattr(self, name)
+            if not _is_number(value) or not low <= value <= high:
+                raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}.")
+        for name, low, high in (
+            ("field_rounds", 0, 1000), ("num_sources", 0, MAX_SOURCES), ("num_voice_groups", 1, 16),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
+        if not 2 <= self.num_labels <= MAX_LABELS:
+            raise ValueError(f"num_labels must be from 2 to {MAX_LABELS}, not {self.num_labels}: give id2label.")
+        if not isinstance(self.encoder_normalize, bool):
+            raise ValueError(f"encoder_normalize must be true or false, not {self.encoder_normalize!r}.")
+        for emotion, cues in self.prior_profile.items():
+            if not isinstance(cues, (list, tuple)) or len(cues) != NUM_CUES or not all(map(_is_number, cues)):
+                raise ValueError(f"prior_profile[{emotion!r}] must be {NUM_CUES} finite numbers, not {cues!r}.")
+        self._validate_encoder()
+
+    def _validate_encoder(self):
+        if self.encoder_config is None:
+            if self.encoder_layers:
+                raise ValueError("encoder_layers is given but encoder_config is None: drop one of the two.")
+            return
+        if self.encoder_config.model_type not in SUPPORTED_ENCODERS:
+            raise ValueError(
+                f"encoder_config has model_type {self.encoder_config.model_type!r}; "
+                f"supported encoders are {', '.join(SUPPORTED_ENCODERS)}."
+            )
+        depth = self.encoder_config.num_hidden_layers
+        layers = self.encoder_layers
+        if not layers or len(set(layers)) != len(layers) or not all(
+            isinstance(layer, int) and 1 <= layer <= depth for layer in layers
+        ):  # fmt: skip
+            raise ValueError(f"encoder_layers must be different whole numbers from 1 to {depth}, not {layers!r}.")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,102 @@
+"""From raw clip features to embeddings: normalisation by domain, voice group or speaker, and the cues of the prior."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CLIP = 4.0  # standardised features beyond this many deviations are artefacts more often than emotion
+CUE_CLIP = 2.5
+ENROLMENT = 5.0  # weight of the domain's statistics, in clips, when a speaker's few clips are all there is
+
+
+def standardise(features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """(features - mean) / std, clipped; constant features give 0."""
+    return ((features - mean) / std.clamp_min(1e-6)).clamp(-CLIP, CLIP) * (std > 1e-6)
+
+
+def moments(features: torch.Tensor) -> torch.Tensor:
+    """(n, D) -> (2, D): mean and standard deviation; a deviation that is only rounding counts as 0."""
+    mean = features.mean(0)
+    std = (features - mean).square().mean(0).sqrt()
+    return torch.stack([mean, std * (std > 1e-6 * mean.abs())])
+
+
+def shrunk_moments(features: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
+    """A speaker's statistics from few clips, shrunk towards the domain's (equation "enrolment" of docs/method.md).
+
+    With n clips the speaker's own mean and second moment weigh n / (n + 5).
+
+    Args:
+        features: (n, D) raw features of the speaker's clips. domain: (2, D).
+    """
+    share = len(features) / (len(features) + ENROLMENT)
+    mean = share * features.mean(0) + (1 - share) * domain[0]
+    within = (features - features.mean(0)).square().mean(0)
+    std = (share * within + (1 - share) * domain[1].square()).sqrt()
+    return torch.stack([mean, std])
+
+
+class SereEmbedding(nn.Module):
+    """Raw features (B, D) -> unit-length embeddings (B, D) and cues (B, 5).
+
+    The D features are blocks: the dynamics stream (its F functionals, then its frames at the highlights), and one per
+    encoder layer. Each block is
+    standardised, scaled by sqrt(weight / size), so that the cosine of two embeddings is the weighted mean of the
+    blocks' resonances (equation "resonance"), and multiplied by a learned gain (1 until refined).
+
+    Buffers, all from unlabelled clips of the target domain: `statistics` (G, 2, D) for G voice groups, `cue_std` (5,),
+    and the linear map `voice_weight` (F, G), `voice_bias` (G,) of the functionals that tells the voice group of a clip.
+    """
+
+    def __init__(self, config, block_sizes: list[int], cues: torch.Tensor):
+        super().__init__()
+        groups, size = config.num_voice_groups, sum(block_sizes)
+        self.block_sizes = list(block_sizes)
+        self.block_weights = [1.0] + [config.encoder_weight] * (len(block_sizes) - 1)
+        self.log_gain = nn.Parameter(torch.zeros(size))
+        self.register_buffer("statistics", torch.zeros(groups, 2, size))
+        self.register_buffer("cue_map", cues)  # (F, 5): signed means
+        self.register_buffer("cue_std", torch.ones(cues.shape[1]))
+        self.register_buffer("voice_weight", torch.zeros(len(cues), groups))
+        self.register_buffer("voice_bias", torch.zeros(groups))
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """(D,) factor of each standardised feature."""
+        sizes = zip(self.block_weights, self.block_sizes, strict=True)
+        block = [self.log_gain.new_full((size,), (weight / size) ** 0.5) for weight, size in sizes]
+        return torch.cat(block) * self.log_gain.exp()
+
+    def voice_groups(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, D) raw features -> (B,) index of the voice group."""
+        return (features[:, : len(self.voice_weight)] @ self.voice_weight + self.voice_bias).argmax(1)
+
+    def standardised(self, features: torch.Tensor, statistics: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, D) raw -> (B, D) standardised by `statistics` (2, D) or (B, 2, D), by default the domain's."""
+        if statistics is None:
+            statistics = self.statistics[self.voice_groups(features)]
+        elif statistics.shape[-2:] != (2, features.shape[1]):
+            raise ValueError(
+                f"statistics must have shape (2, {features.shape[1]}) or (batch, 2, {features.shape[1]}), "
+                f"not {tuple(statistics.shape)}: take them from model.speaker_statistics."
+            )
+        statistics = statistics.to(features)
+        return standardise(features, statistics[..., 0, :], statistics[..., 1, :])
+
+    def embed(self, standardised: torch.Tensor) -> torch.Tensor:
+        """(B, D) standardised -> (B, D) of unit length (all zeros stay zeros)."""
+        return F.normalize(standardised * self.scale, dim=1)
+
+    def raw_cues(self, standardised: torch.Tensor) -> torch.Tensor:
+        """(B, D) standardised -> (B, 5) signed means of the cues' functionals."""
+        return standardised[:, : len(self.cue_map)] @ self.cue_map
+
+    def cues(self, raw_cues: torch.Tensor, cue_std: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 5) raw cues -> standardised by a domain's deviation (default: the target's) and clipped."""
+        cue_std = self.cue_std if cue_std is None else cue_std
+        return (raw_cues / cue_std.clamp_min(1e-6)).clamp(-CUE_CLIP, CUE_CLIP)
+
+    def forward(self, features: torch.Tensor, statistics: torch.Tensor | None = None):
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            standardised = self.standardised(features.float(), statistics)
+            return self.embed(standardised), self.cues(self.raw_cues(standardised))

@@ -1,0 +1,324 @@
+"""SERE models: `SereModel` (frames, highlights, embeddings) and `SereForAudioClassification` (logits and losses)."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
+
+from .configuration_sere import NUM_CUES, SereConfig
+from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics
+from .embedding_sere import SereEmbedding, shrunk_moments
+from .encoder_sere import SereEncoder, frame_lengths
+from .resonance_sere import UNLABELLED, LinearMap, TripleResonanceInteractionChain
+
+
+class SereFrames(NamedTuple):
+    """What is computed once per clip; everything after it is cheap."""
+
+    dynamics: torch.Tensor  # (B, T, U) frame descriptors
+    functionals: torch.Tensor  # (B, F)
+    states: tuple[torch.Tensor, ...]  # per encoder layer (B, T, H)
+    mask: torch.Tensor  # (B, T) bool
+
+
+@dataclass
+class SereModelOutput(ModelOutput):
+    """Output of [`SereModel`].
+
+    last_hidden_state: (B, T, H) state of the last encoder layer in use, or the frame descriptors without an encoder.
+    highlights: (B, T) weight of each 20 ms frame, >= 0, summing to 1 over a clip's real frames, 0 at padding.
+    features: (B, D) pooled features before normalisation.
+    embeddings: (B, D) normalised, unit length: their dot product is the resonance of two clips.
+    cues: (B, 5) standardised cues of the prior.
+    frame_mask: (B, T) bool, True on real frames.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    highlights: torch.FloatTensor | None = None
+    features: torch.FloatTensor | None = None
+    embeddings: torch.FloatTensor | None = None
+    cues: torch.FloatTensor | None = None
+    frame_mask: torch.BoolTensor | None = None
+
+
+@dataclass
+class SereClassifierOutput(SequenceClassifierOutput):
+    """`SequenceClassifierOutput` with the parts of the loss and what explains the logits.
+
+    loss: scalar, with `labels` only; its parts are loss_classification, loss_tric (with its visit term) and
+    loss_consistency, each unweighted. logits: (B, C). highlights: (B, T). embeddings: (B, D). features: (B, D).
+    """
+
+    highlights: torch.FloatTensor | None = None
+    embeddings: torch.FloatTensor | None = None
+    features: torch.FloatTensor | None = None
+    loss_classification: torch.FloatTensor | None = None
+    loss_tric: torch.FloatTensor | None = None
+    loss_consistency: torch.FloatTensor | None = None
+
+
+class SerePreTrainedModel(PreTrainedModel):
+    config_class = SereConfig
+    base_model_prefix = "sere"
+    main_input_name = "input_values"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, SereModel):
+            init.zeros_(module.highlight_weight)
+        elif isinstance(module, SereEmbedding):
+            for tensor in (module.log_gain, module.statistics, module.voice_weight, module.voice_bias):
+                init.zeros_(tensor)
+            init.ones_(module.cue_std)
+            init.copy_(module.cue_map, cue_map())
+        elif isinstance(module, SereForAudioClassification):
+            init.zeros_(module.source_embeddings)
+            init.zeros_(module.source_cues)
+            init.constant_(module.source_labels, UNLABELLED)
+
+    def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
+        """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code."""
+        from .pipeline_sere import SerePipeline  # this line makes the pipeline's files travel with the model's
+
+        self.config.custom_pipelines = {
+            "audio-classification": {
+                "impl": f"pipeline_sere.{SerePipeline.__name__}",
+                "pt": ["AutoModelForAudioClassification"],
+                "type": "audio",
+            }
+        }
+        self.config.auto_map = {
+            "AutoConfig": "configuration_sere.SereConfig",
+            "AutoModel": "modeling_sere.SereModel",
+            "AutoModelForAudioClassification": "modeling_sere.SereForAudioClassification",
+        }
+        if is_main_process:
+            feature_extractor().save_pretrained(save_directory)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+
+def feature_extractor() -> Wav2Vec2FeatureExtractor:
+    """The stock feature extractor that pads waveforms and changes nothing else."""
+    return Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+
+
+def cue_map() -> torch.Tensor:
+    """(F, 5): column k holds the signs of cue k's functionals over their number."""
+    names = FUNCTIONAL_NAMES
+    table = torch.zeros(len(names), NUM_CUES)
+    for column, signs in enumerate(CUES.values()):
+        for name, sign in signs.items():
+            table[names.index(name), column] = sign / len(signs)
+    return table
+
+
+class SereModel(SerePreTrainedModel):
+    """Waveform -> frames of two streams -> highlights -> embedding.
+
+    Source: arXiv:2604.07417 for the idea of emotional highlights; formulae in docs/method.md ("Highlights", "Embedding").
+    """
+
+    def __init__(self, config: SereConfig):
+        super().__init__(config)
+        self.dynamics = SereDynamics()
+        self.encoder = SereEncoder(config) if config.encoder_config is not None else None
+        width = len(FRAME_NAMES)
+        sizes = [len(FUNCTIONAL_NAMES) + width]
+        if self.encoder is not None:
+            sizes += [self.encoder.hidden_size] * len(config.encoder_layers)
+        self.highlight_weight = nn.Parameter(torch.zeros(width))
+        self.embedding = SereEmbedding(config, sizes, cue_map())
+        self.post_init()
+
+    def freeze_base_model(self):
+        """Stop gradients into the encoder: what stays trainable are highlight weights, gains and classifier."""
+        if self.encoder is not None:
+            self.encoder.requires_grad_(False)
+
+    def frames(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> SereFrames:
+        """Both streams of (B, N) waveforms at 16 kHz; `attention_mask` (B, N), default all real."""
+        if input_values.ndim != 2:
+            raise ValueError(f"input_values must be (batch, samples), not {tuple(input_values.shape)}.")
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        longest = int(attention_mask.long().sum(1).max())  # padding beyond the longest clip costs time for nothing
+        attention_mask = attention_mask[:, :longest]
+        waveform = input_values[:, :longest].float() * attention_mask
+        dynamics = self.dynamics(waveform, attention_mask)
+        states = ()
+        if self.encoder is not None:
+            states = self.encoder(waveform, frame_lengths(attention_mask))
+        return SereFrames(dynamics.frames, dynamics.functionals, states, dynamics.frame_mask)
+
+    def highlights(self, dynamics: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(B, T) softmax over time of standardised loudness plus the learned refinement (equation "highlights")."""
+        count = mask.sum(1, keepdim=True)[..., None]
+        masked = dynamics.float() * mask[..., None]
+        centred = (masked - masked.sum(1, keepdim=True) / count) * mask[..., None]
+        std = (centred.square().sum(1, keepdim=True) / count + 1e-12).sqrt()
+        standardised = centred / std.clamp_min(1e-4)
+        scores = standardised[..., FRAME_NAMES.index("log_energy")] + standardised @ self.highlight_weight
+        return torch.softmax(scores.masked_fill(~mask, -torch.inf), 1)
+
+    def pool(self, frames: SereFrames) -> tuple[torch.Tensor, torch.Tensor]:
+        """Frames -> highlights (B, T) and raw features (B, D), in float32."""
+        with torch.autocast(device_type=frames.mask.device.type, enabled=False):
+            highlights = self.highlights(frames.dynamics, frames.mask)
+            streams = (frames.dynamics, *frames.states)
+            pooled = [torch.einsum("bt,bth->bh", highlights, stream.float()) for stream in streams]
+            return highlights, torch.cat([frames.functionals.float(), *pooled], 1)
+
+    def speaker_statistics(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None):
+        """Enrolment: (2, D) statistics of one speaker from earlier clips (n, N), for `statistics=` of `forward`.
+
+        Few clips say little: their statistics are shrunk towards the domain's (equation "enrolment").
+        """
+        _, features = self.pool(self.frames(input_values, attention_mask))
+        return self.enrol(features)
+
+    def enrol(self, features: torch.Tensor) -> torch.Tensor:
+        """`speaker_statistics` from raw features (n, D)."""
+        group = self.embedding.voice_groups(features).mode().values
+        return shrunk_moments(features.float(), self.embedding.statistics[group].float())
+
+    def forward(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        statistics: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> SereModelOutput:
+        """Args:
+            input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
+            statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
+        """
+        frames = self.frames(input_values, attention_mask)
+        highlights, features = self.pool(frames)
+        embeddings, cues = self.embedding(features, statistics)
+        output = SereModelOutput(
+            last_hidden_state=frames.states[-1] if frames.states else frames.dynamics,
+            highlights=highlights,
+            features=features,
+            embeddings=embeddings,
+            cues=cues,
+            frame_mask=frames.mask,
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+class SereForAudioClassification(SerePreTrainedModel):
+    """A SERE model with the organised field as its classifier.
+
+    Organising leaves a linear map of embedding and cues (`LinearMap`), kept here as ordinary parameters, so that one
+    clip needs no other data and any training loop can go on from there. The labelled sources travel as buffers:
+    `source_embeddings` (M, D), `source_cues` (M, 5), `source_labels` (M,).
+    """
+
+    def __init__(self, config: SereConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.sere = SereModel(config)
+        size = sum(self.sere.embedding.block_sizes)
+        self.classifier = nn.Linear(size, config.num_labels)
+        self.cue_classifier = nn.Linear(NUM_CUES, config.num_labels, bias=False)
+        self.tric = TripleResonanceInteractionChain(config)
+        self.register_buffer("source_embeddings", torch.zeros(config.num_sources, size))
+        self.register_buffer("source_cues", torch.zeros(config.num_sources, NUM_CUES))
+        self.register_buffer("source_labels", torch.full((config.num_sources,), UNLABELLED))
+        self.post_init()
+
+    def freeze_base_model(self):
+        """Stop gradients into the encoder."""
+        self.sere.freeze_base_model()
+
+    def speaker_statistics(self, input_values, attention_mask=None):
+        """See [`SereModel.speaker_statistics`]."""
+        return self.sere.speaker_statistics(input_values, attention_mask)
+
+    @torch.no_grad()
+    def adopt(self, linear: LinearMap):
+        """Take over an organised field."""
+        self.classifier.weight.copy_(linear.weight.T)
+        self.classifier.bias.copy_(linear.bias)
+        self.cue_classifier.weight.copy_(linear.cue_weight.T)
+
+    def classify(self, embeddings: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
+        """(B, D), (B, 5) -> logits (B, C) in float32."""
+        with torch.autocast(device_type=embeddings.device.type, enabled=False):
+            scores = F.linear(embeddings, self.classifier.weight.float(), self.classifier.bias.float())
+            return scores + F.linear(cues, self.cue_classifier.weight.float())
+
+    def losses(self, features, embeddings, logits, labels, statistics=None) -> dict[str, torch.Tensor]:
+        """Parts of the loss and their weighted sum, as in docs/method.md ("Loss").
+
+        labels (B,): class index, or -100 for an unlabelled clip. A part without clips to work on is a zero with a
+        gradient of zero, so that every process of a distributed run takes the same backward pass.
+        """
+        if bool(((labels != UNLABELLED) & ((labels < 0) | (labels >= self.num_labels))).any()):
+            raise ValueError(f"labels must be from 0 to {self.num_labels - 1}, or -100 for an unlabelled clip.")
+        labelled = labels != UNLABELLED
+        count = labelled.sum().clamp_min(1)
+        classification = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / count
+        tric = self.tric.combine(self.tric(embeddings, labels))
+        consistency = logits.sum() * 0
+        if self.training and self.config.consistency_weight > 0:
+            consistency = self._consistency(features, logits, ~labelled, statistics)
+        total = classification + self.config.tric_weight * tric + self.config.consistency_weight * consistency
+        return {
+            "loss": total, "loss_classification": classification, "loss_tric": tric, "loss_consistency": consistency,
+        }  # fmt: skip
+
+    def _consistency(self, features, logits, unlabelled, statistics):
+        """KL of a view with dropped features from the full view, over the unlabelled clips."""
+        embedding = self.sere.embedding
+        view = F.dropout(embedding.standardised(features, statistics), self.config.view_dropout)
+        other = self.classify(embedding.embed(view), embedding.cues(embedding.raw_cues(view)))
+        each = F.kl_div(other.log_softmax(1), logits.detach().softmax(1), reduction="none").sum(1)
+        return (each * unlabelled).sum() / unlabelled.sum().clamp_min(1)
+
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        statistics: torch.Tensor | None = None,
+        frames: SereFrames | None = None,
+        return_dict: bool | None = None,
+        **kwargs,
+    ) -> SereClassifierOutput:
+        """Args:
+            input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
+            labels: (B,) class index, -100 for unlabelled clips; with it the output has the loss and its parts.
+            statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
+            frames: both streams from `SereModel.frames`, in place of the waveform, where they were kept.
+
+        Raises:
+            ValueError: neither or both of input_values and frames, input_values is not (B, N), a label is out of
+                range, or statistics have another size.
+        """
+        if (input_values is None) == (frames is None):
+            raise ValueError("Give either input_values or frames.")
+        frames = self.sere.frames(input_values, attention_mask) if frames is None else frames
+        highlights, features = self.sere.pool(frames)
+        embeddings, cues = self.sere.embedding(features, statistics)
+        logits = self.classify(embeddings, cues)
+        losses = {} if labels is None else self.losses(features, embeddings, logits, labels, statistics)
+        output = SereClassifierOutput(
+            logits=logits, highlights=highlights, embeddings=embeddings, features=features, **losses
+        )
+        return output if return_dict is not False else output.to_tuple()
+
+
+SereConfig.register_for_auto_class()
+SereModel.register_for_auto_class("AutoModel")
+SereForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")

@@ -1,0 +1,282 @@
+"""The Instantaneous Resonance Field (IRF) and the Triple-Resonance Interaction Chain (TRIC) loss.
+
+The paper (arXiv:2604.07417) names both; its formulae are not public. The equations here are this project's own reading
+and are derived, with the same numbers, in docs/method.md.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+UNLABELLED = -100
+CHUNK = 16384  # clips per block of a sum over clips: bounds the working memory, changes no result
+
+
+def center_rows(scores: torch.Tensor) -> torch.Tensor:
+    """Subtract each clip's mean over the classes. scores (n, C)."""
+    return scores - scores.mean(1, keepdim=True)
+
+
+def spread(scores: torch.Tensor) -> torch.Tensor:
+    """Standard deviation of all entries; 1 where there is none, so that dividing by it is always defined."""
+    value = (scores - scores.mean()).square().mean().sqrt()
+    return torch.where(value > 1e-8, value, torch.ones_like(value))
+
+
+def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: float = 1.0, iterations: int = 100):
+    """Row softmax whose column means follow a class prior (equation "balance" of docs/method.md; Sinkhorn, Knopp 1967).
+
+    Args:
+        scores: (n, C) log-domain scores.
+        class_prior: (C,) >= 0, summing to 1.
+        strength: 0 gives the plain softmax, 1 column means equal to `class_prior`, between them a compromise
+            (the exponent of the column step, as in KL-relaxed transport).
+
+    Returns:
+        `(posteriors, bias)`: (n, C), rows summing to 1, and (C,): `posteriors = softmax(scores + bias)`.
+    """
+    bias = torch.zeros_like(class_prior)
+    target = class_prior.clamp_min(1e-8).log()
+    for _ in range(iterations if strength > 0 else 0):
+        share = torch.softmax(scores + bias, 1).mean(0).clamp_min(1e-12).log()
+        # the fixed point of this step is bias = strength / (1 - strength) * (target - share), or share = target at 1
+        step = strength * (target - share + bias) - bias
+        bias = bias + step
+        if step.abs().max() < 1e-6:
+            break
+    return torch.softmax(scores + bias, 1), bias
+
+
+class ResonanceFilter:
+    """H = K (K + damping I)^-1 for the resonance matrix K = E E' without ever forming K (equation "filter").
+
+    Args:
+        embeddings: (n, D), rows of unit length. The D x D or the n x n system, whichever is smaller, is factored once;
+            every later use costs O(n D C).
+        damping: modes of K weaker than this are damped.
+    """
+
+    def __init__(self, embeddings: torch.Tensor, damping: float):
+        self.embeddings = embeddings
+        self.dual = embeddings.shape[0] < embeddings.shape[1]
+        if self.dual:
+            gram = embeddings @ embeddings.T
+        else:
+            gram = sum(block.T @ block for block in embeddings.split(CHUNK))
+        gram.diagonal().add_(damping)
+        self.factor = torch.linalg.cholesky(gram)
+
+    def weights(self, targets: torch.Tensor) -> torch.Tensor:
+        """(D, C) map W with E W = H targets. targets (n, C)."""
+        if self.dual:
+            return self.embeddings.T @ torch.cholesky_solve(targets, self.factor)
+        return torch.cholesky_solve(self.embeddings.T @ targets, self.factor)
+
+
+def prior_scores(profile: dict[str, list[float]], labels: list[str], like: torch.Tensor):
+    """The prior as a linear map of a clip's standardised cues (equation "prior").
+
+    `J_k = -1/2 |c - p_k|^2` up to a term that is the same for every class is `c . p_k - 1/2 |p_k|^2`; both are centred
+    over the emotions that the profile knows, and the others get 0: the prior is silent on them.
+
+    Returns:
+        `(weight, bias)`: (cues, C) and (C,), on `like`'s device and in its dtype.
+    """
+    known = [k for k, label in enumerate(labels) if label in profile]
+    weight = like.new_zeros(5, len(labels))
+    bias = like.new_zeros(len(labels))
+    if len(known) >= 2:
+        p = like.new_tensor([profile[labels[k]] for k in known])
+        p = p - p.mean(0)
+        half = 0.5 * p.square().sum(1)
+        weight[:, known] = p.T
+        bias[known] = half.mean() - half
+    return weight, bias
+
+
+@dataclass
+class LinearMap:
+    """`scores = embeddings @ weight + cues @ cue_weight + bias`: what an organised field says of any single clip."""
+
+    weight: torch.Tensor  # (D, C)
+    cue_weight: torch.Tensor  # (cues, C)
+    bias: torch.Tensor  # (C,)
+
+    @classmethod
+    def of_embeddings(cls, weight: torch.Tensor, num_cues: int = 5) -> "LinearMap":
+        """A map of the embeddings alone, (D, C)."""
+        classes = weight.shape[1]
+        return cls(weight, weight.new_zeros(num_cues, classes), weight.new_zeros(classes))
+
+    def __call__(self, embeddings: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
+        return embeddings @ self.weight + cues @ self.cue_weight + self.bias
+
+    def __add__(self, other: "LinearMap") -> "LinearMap":
+        return LinearMap(
+            self.weight + other.weight, self.cue_weight + other.cue_weight, self.bias + other.bias
+        )
+
+    def __mul__(self, factor) -> "LinearMap":
+        return LinearMap(self.weight * factor, self.cue_weight * factor, self.bias * factor)
+
+    def centered(self) -> "LinearMap":
+        """The same map followed by `center_rows`."""
+        return LinearMap(center_rows(self.weight), center_rows(self.cue_weight), self.bias - self.bias.mean())
+
+
+@dataclass
+class FieldOutput:
+    """Result of organising: `posteriors` (n, C); per domain the linear map whose softmax gives them."""
+
+    posteriors: torch.Tensor
+    maps: dict[int, LinearMap]
+
+
+class InstantaneousResonanceField(nn.Module):
+    """Self-organisation of unlabelled clips around labelled sources and the prior (docs/method.md, "Field").
+
+    It has no parameters; its constants come from [`SereConfig`]. Everything is linear in the number of clips n: with
+    D-dimensional embeddings it needs O(n (D + C) + min(n, D)^2) memory.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def filter(self, embeddings: torch.Tensor) -> ResonanceFilter:
+        """The resonance filter of these clips; reuse it when only the labels change. embeddings (n, D)."""
+        return ResonanceFilter(embeddings.float(), self.config.field_damping)
+
+    def response(self, embeddings: torch.Tensor, labels: torch.Tensor) -> LinearMap:
+        """Ridge response to the labelled sources (equation "response").
+
+        Args:
+            embeddings: (n, D). labels: (n,), -100 = unlabelled. Without any label the response is zero.
+        """
+        num_labels = self.config.num_labels
+        labelled = labels != UNLABELLED
+        sources = embeddings[labelled].float()
+        weight = sources.new_zeros(embeddings.shape[1], num_labels)
+        if len(sources):
+            onehot = F.one_hot(labels[labelled], num_labels).float()
+            gram = sources @ sources.T
+            gram.diagonal().add_(self.config.ridge)
+            weight = sources.T @ torch.linalg.solve(gram, onehot - onehot.mean(0))
+        return LinearMap.of_embeddings(weight)
+
+    def prior(self, like: torch.Tensor) -> LinearMap:
+        """The prior as a map of the cues alone. `like` (n, D) gives device, dtype and D."""
+        weight, bias = prior_scores(self.config.prior_profile, self.config.labels, like)
+        return LinearMap(like.new_zeros(like.shape[1], len(bias)), weight, bias)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        embeddings: torch.Tensor,
+        cues: torch.Tensor,
+        labels: torch.Tensor,
+        domains: torch.Tensor,
+        class_prior: torch.Tensor | None = None,
+        filter: ResonanceFilter | None = None,
+    ) -> FieldOutput:
+        """Organise all clips.
+
+        Args:
+            embeddings: (n, D), unit rows, source and target together.
+            cues: (n, 5), standardised per domain.
+            labels: (n,), class index or -100.
+            domains: (n,), domain index (source, target, ...); balance and scale are per domain.
+            class_prior: (C,) expected class shares, default uniform.
+            filter: from `self.filter(embeddings)` if it was made before.
+        """
+        with torch.autocast(device_type=embeddings.device.type, enabled=False):
+            return self._organise(embeddings.float(), cues.float(), labels, domains, class_prior, filter)
+
+    def _organise(self, embeddings, cues, labels, domains, class_prior, filter):
+        config = self.config
+        filter = self.filter(embeddings) if filter is None else filter
+        if class_prior is None:
+            class_prior = embeddings.new_full((config.num_labels,), 1 / config.num_labels)
+        members = {int(d): (domains == d).nonzero().squeeze(1) for d in domains.unique()}
+        inputs = {d: (embeddings[index], cues[index]) for d, index in members.items()}
+        labelled = (labels != UNLABELLED).nonzero().squeeze(1)
+        onehot = F.one_hot(labels[labelled], config.num_labels).float()
+        weight = config.prior_weight if len(config.prior_profile) else 0.0
+        gain = (1 + weight) ** 0.5
+
+        def normalised(linear: LinearMap, domain: int) -> LinearMap:
+            linear = linear.centered()
+            return linear * (1 / spread(linear(*inputs[domain])))
+
+        response, prior = self.response(embeddings, labels), self.prior(embeddings)
+        starts, maps = {}, {}
+        for d in members:
+            combined = normalised(response, d) + normalised(prior, d) * weight
+            starts[d] = maps[d] = normalised(combined, d) * gain
+
+        posteriors = embeddings.new_zeros(len(embeddings), config.num_labels)
+        for step in range(config.field_rounds + 1):
+            final = step == config.field_rounds
+            for d, index in members.items():
+                scores = maps[d](*inputs[d]) * config.field_sharpness
+                posteriors[index], bias = balanced_softmax(scores, class_prior, config.field_balance)
+                if final:
+                    maps[d] = maps[d] * config.field_sharpness
+                    maps[d].bias = maps[d].bias + bias
+            if final:
+                return FieldOutput(posteriors, maps)
+            posteriors[labelled] = onehot
+            modes = filter.weights(posteriors - posteriors.mean(0))
+            filtered = LinearMap.of_embeddings(modes)
+            for d in members:
+                maps[d] = normalised(normalised(filtered, d) + starts[d] * config.field_keep, d) * gain
+
+
+class TripleResonanceInteractionChain(nn.Module):
+    """TRIC loss over one batch of embeddings (docs/method.md, "TRIC").
+
+    With row-stochastic resonances `P^{LU}`, `P^{UU}`, `P^{UL}` = softmax(cosine / temperature), the chain
+    `C = P^{LU} P^{UU} P^{UL}` walks labelled -> unlabelled -> unlabelled -> labelled. It should come home to its own
+    emotion, `-mean_i log sum_{j: y_j = y_i} C_ij`, and visit every unlabelled clip alike (KL of the uniform
+    distribution from the mean of `P^{LU}`).
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.temperature = config.tric_temperature
+        self.visit_weight = config.visit_weight
+
+    def chain(self, labelled: torch.Tensor, unlabelled: torch.Tensor):
+        """(l, D) and (u, D) unit rows -> the chain C (l, l) and the first hop P^{LU} (l, u), rows summing to 1."""
+        labelled, unlabelled = labelled.float(), unlabelled.float()
+        to_unlabelled = torch.softmax(labelled @ unlabelled.T / self.temperature, 1)
+        within = unlabelled @ unlabelled.T / self.temperature
+        if len(unlabelled) > 1:  # a clip must not answer itself
+            within = within.masked_fill(torch.eye(len(unlabelled), dtype=torch.bool, device=within.device), -torch.inf)
+        back = torch.softmax(unlabelled @ labelled.T / self.temperature, 1)
+        return to_unlabelled @ torch.softmax(within, 1) @ back, to_unlabelled
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """embeddings (B, D) unit rows, labels (B,) with -100 for unlabelled -> scalars `tric` and `visit`.
+
+        Both are 0 (with a gradient of 0) in a batch that lacks labelled or unlabelled clips.
+        """
+        with torch.autocast(device_type=embeddings.device.type, enabled=False):
+            labelled = labels != UNLABELLED
+            if not labelled.any() or labelled.all():
+                zero = embeddings.float().sum() * 0
+                return {"tric": zero, "visit": zero}
+            chain, first = self.chain(embeddings[labelled], embeddings[~labelled])
+            same = labels[labelled][:, None] == labels[labelled][None, :]
+            home = (chain * same).sum(1).clamp_min(1e-12)
+            visits = first.mean(0).clamp_min(1e-12)
+            return {
+                "tric": -home.log().mean(),
+                "visit": -(visits.log() + torch.log(visits.new_tensor(float(len(visits))))).mean(),
+            }
+
+    def combine(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss itself: `tric + visit_weight * visit`."""
+        return terms["tric"] + self.visit_weight * terms["visit"]

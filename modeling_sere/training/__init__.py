@@ -1,0 +1,1 @@
+"""Training and evaluation: corpora, few-shot episodes, features, adaptation, scores. Does not travel to the Hub."""

@@ -1,0 +1,74 @@
+"""Arguments of train_sere.py."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modeling_sere.training.features import DEFAULT_CACHE
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+
+
+def _option(default, text: str, **metadata):
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+@dataclass
+class SereArguments:
+    """Every flag can also stand in one JSON file: `train_sere.py run.json`."""
+
+    source: str = _option(str(SAMPLES / "english"), "Labelled corpus: folder with metadata.csv/.jsonl, or Hub dataset.")
+    target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language; labels, if any, are used to score only.")
+    output_dir: str = _option("out/quickstart", "New folder for the model, its card and results.json.")
+    encoder: str = _option("none", "Encoder folder or Hub id (WavLM, wav2vec2, HuBERT, wav2vec2-bert, Whisper), or none.")
+    encoder_revision: str | None = _option(None, "Revision of an encoder on the Hub.")
+
+    source_split: str | None = _option(None, "Split of the source dataset.")
+    source_config: str | None = _option(None, "Configuration of the source dataset.")
+    target_split: str | None = _option(None, "Split of the target dataset.")
+    target_config: str | None = _option(None, "Configuration of the target dataset.")
+    streaming: bool = _option(False, "Read Hub datasets in passes instead of downloading them.")
+    audio_column: str | None = _option(None, "Audio column (default: file_name, audio or file).")
+    label_column: str | None = _option(None, "Emotion column (default: emotion, label or labels).")
+    speaker_column: str = _option("speaker", "Speaker column, used for normalisation where every clip has one.")
+    speaker_ids: bool = _option(True, "Normalise per speaker where the speaker column is complete.")
+    label_map: str | None = _option(None, "'Wut=anger,Freude=happiness' or a JSON file: corpus label = emotion.")
+    max_skipped: float = _option(0.05, "Stop if more than this share of a corpus' clips is unusable.")
+
+    shots: int = _option(5, "Labelled source clips per emotion.")
+    seed: int = _option(0, "Seed of the shots and of everything else that is random.")
+    draws: int = _option(5, "Shot draws (seeds seed, seed+1, ...) for the spread; the model saved is the first.")
+    setting: str = _option(
+        "transductive", "Adapt on the whole target and score it, or adapt on half of its speakers and score the others.",
+        choices=["transductive", "inductive"],
+    )  # fmt: skip
+
+    prior_weight: float | None = _option(None, "Weight of the prior (default: 2 with speaker ids, 1 without).")
+    field_balance: float = _option(1.0, "Strength of the balance towards equal class shares, 0 to 1.")
+
+    refine_steps: int = _option(0, "Gradient steps between two rounds of organising.")
+    train_encoder: str = _option(
+        "none", "Train the encoder while refining: all of it, or LoRA adapters (needs peft).",
+        choices=["none", "full", "lora"],
+    )  # fmt: skip
+    learning_rate: float = _option(1e-3, "Learning rate of refining (for a full encoder rather 1e-5).")
+    batch_size: int = _option(32, "Labelled, and as many unlabelled, clips per refining step and process.")
+    tric_weight: float = _option(1.0, "Weight of TRIC in the refining loss.")
+    consistency_weight: float = _option(0.5, "Weight of the consistency between two views in the refining loss.")
+
+    cache_dir: str = _option(str(DEFAULT_CACHE), "Feature cache.")
+    resume: bool = _option(False, "Go on with an unfinished run in --output_dir.")
+    overwrite_output_dir: bool = _option(False, "Replace what is in --output_dir.")
+    report_to: str | None = _option(None, "Trackers, comma separated, or none (default: tensorboard if installed).")
+
+    def __post_init__(self):
+        for name, low in (("shots", 1), ("draws", 1), ("batch_size", 1), ("refine_steps", 0), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"--{name} must be at least {low}, not {getattr(self, name)}.")
+        if self.train_encoder != "none" and self.encoder == "none":
+            raise ValueError("--train_encoder needs an encoder: name one with --encoder.")
+        if self.train_encoder != "none" and self.refine_steps == 0:
+            raise ValueError("--train_encoder needs gradient steps: set --refine_steps, for example to 200.")
+        if not 0 <= self.max_skipped <= 1:
+            raise ValueError(f"--max_skipped must be a share from 0 to 1, not {self.max_skipped}.")
+        if self.learning_rate <= 0:
+            raise ValueError(f"--learning_rate must be positive, not {self.learning_rate}.")

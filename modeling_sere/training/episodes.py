@@ -1,0 +1,101 @@
+"""Few-shot episodes: which classes, which labelled shots, which speakers, and whether audio leaks between the parts.
+
+Pure functions of labels, names, speakers and content keys. Every random choice depends only on the seed and on the
+names involved, never on the order of the rows.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from modeling_sere.training.data import DataError
+
+
+def shared_labels(source: Iterable[str | None], target: Iterable[str | None] | None = None) -> list[str]:
+    """The classes of a source-target pair: the labels that occur in both, sorted.
+
+    Args:
+        source, target: one label per clip, None where unlabelled. A target that is None or without any label takes
+            the classes of the source.
+
+    Raises:
+        DataError: fewer than two classes.
+    """
+    ours = set(source) - {None}
+    theirs = set(target or ()) - {None} or ours
+    if len(shared := ours & theirs) < 2:
+        raise DataError(
+            f"source and target share {len(shared)} emotions, at least 2 are needed: the source has {_listed(ours)},"
+            f" the target {_listed(theirs)} (a label map can join spellings)"
+        )
+    return sorted(shared)
+
+
+def draw_shots(
+    labels: Sequence[str | None], names: Sequence[str], classes: Sequence[str], shots: int, seed: int
+) -> list[int]:
+    """Indices of exactly `shots` clips of each class, ordered by class as given, then by name.
+
+    A class gets the same shots whichever other classes are drawn with it, so pairs that share some classes compare.
+
+    Args:
+        labels, names: of every clip; names are unique.
+
+    Raises:
+        DataError: a class with fewer clips, or `shots` below 1.
+        ValueError: repeated names, which would let the order of the rows decide.
+    """
+    if shots < 1:
+        raise DataError(f"{shots} shots per emotion were asked for, at least 1 is needed")
+    if len(set(names)) < len(names):
+        raise ValueError("clip names are not unique")
+    candidates = {emotion: [] for emotion in classes}
+    for index in sorted(range(len(names)), key=names.__getitem__):
+        if labels[index] in candidates:
+            candidates[labels[index]].append(index)
+    if short := [f"{emotion} has {len(found)}" for emotion, found in candidates.items() if len(found) < shots]:
+        raise DataError(f"{shots} labelled clips per emotion are needed, but {', '.join(short)}: ask for fewer shots")
+    drawn = []
+    for emotion, found in candidates.items():
+        chosen = _generator(seed, emotion).choice(len(found), size=shots, replace=False)
+        drawn.extend(found[position] for position in sorted(chosen))
+    return drawn
+
+
+def split_speakers(speakers: Sequence[str | None], seed: int) -> tuple[list[int], list[int]]:
+    """Clips to adapt on and clips to score, with no speaker in both (the inductive setting).
+
+    Half of the speakers, rounded down, are for adaptation. Both lists are in ascending order.
+
+    Raises:
+        DataError: a clip without speaker id, or fewer than two speakers.
+    """
+    if None in speakers:
+        raise DataError(f"clip {speakers.index(None)} has no speaker id, so speakers cannot be split: fill it in")
+    if len(distinct := sorted(set(speakers))) < 2:
+        raise DataError(f"the corpus has {len(distinct)} speaker, at least 2 are needed to split by speaker")
+    order = _generator(seed, "speakers").permutation(len(distinct))
+    adapting = {distinct[position] for position in order[: len(distinct) // 2]}
+    adapt = [index for index, speaker in enumerate(speakers) if speaker in adapting]
+    score = [index for index, speaker in enumerate(speakers) if speaker not in adapting]
+    return adapt, score
+
+
+def overlap(seen: Mapping[str, str], scored: Mapping[str, str]) -> list[str]:
+    """Names of scored clips whose audio was already seen, sorted; an honest evaluation gets an empty list.
+
+    Args:
+        seen, scored: {clip name: content key} of, say, the source corpus (or its shots) and the scored target clips.
+            Keys are of encoded files (`Corpus.content_key`): a re-encoded copy is not recognised.
+    """
+    keys = set(seen.values())
+    return sorted(name for name, key in scored.items() if key in keys)
+
+
+def _generator(seed: int, purpose: str) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
+
+
+def _listed(labels: Iterable[str]) -> str:
+    return ", ".join(sorted(labels)) or "none"

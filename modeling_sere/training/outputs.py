@@ -1,0 +1,133 @@
+"""What a run leaves behind: the output folder, results.json, the table on the screen."""
+
+import json
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modeling_sere.audio_sere import SAMPLING_RATE
+from modeling_sere.modeling_sere import SereForAudioClassification
+from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.data import Corpus, DataError
+from modeling_sere.training.episodes import overlap
+from modeling_sere.training.pool import Pool
+
+STATE = "run_state.json"
+# what a resumed run may change without becoming another run
+FREE = ("resume", "overwrite_output_dir", "report_to", "output_dir", "cache_dir")
+SCORES = ("uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "per_class_recall", "confusion")
+NOT_SCORED = dict.fromkeys(SCORES)
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "safetensors", "numpy")
+
+
+class OutputFolder:
+    """An output directory that appears only when everything in it is whole.
+
+    Work goes on in `<output_dir>.partial`, which is renamed at the end; `--resume` goes on with an unfinished one.
+
+    Raises:
+        DataError: the folder holds another run, or an unfinished one that is not to be resumed.
+    """
+
+    def __init__(self, arguments: SereArguments):
+        self.final = Path(arguments.output_dir)
+        self.partial = self.final.with_name(self.final.name + ".partial")
+        self.resume = arguments.resume
+        self.identity = {key: value for key, value in asdict(arguments).items() if key not in FREE}
+        if not arguments.overwrite_output_dir:
+            self._check()
+
+    def _check(self):
+        if self.final.is_file() or (self.final.is_dir() and any(self.final.iterdir())):
+            raise DataError(
+                f"{self.final} already holds a run or other files: give another --output_dir, or --overwrite_output_dir."
+            )
+        if self.partial.exists() and not self.resume:
+            raise DataError(f"{self.partial} is an unfinished run: add --resume to go on with it, or delete it.")
+        if self.partial.exists() and self._state() != self.identity:
+            raise DataError(f"{self.partial} was made with other arguments: resume with those, or delete it.")
+
+    def _state(self) -> dict | None:
+        try:
+            return json.loads((self.partial / STATE).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def open(self):
+        """Create the working folder; a run that is not resumed starts empty."""
+        if self.partial.exists() and not self.resume:
+            shutil.rmtree(self.partial)
+        self.partial.mkdir(parents=True, exist_ok=True)
+        (self.partial / STATE).write_text(json.dumps(self.identity, indent=1))
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.partial / "checkpoint"
+
+    def publish(self):
+        """Drop what only a resume needs and let the folder appear under its own name."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        (self.partial / STATE).unlink()
+        if self.final.exists():
+            shutil.rmtree(self.final)
+        self.partial.rename(self.final)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def same_audio(source: Pool, target: Pool) -> list[str]:
+    """Target clips whose very audio is in the source corpus too: such a score is not one of a new language."""
+    return overlap(source.content_keys(), target.content_keys())
+
+
+def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> dict:
+    """A clip of middling length for the card's picture: its waveform, highlights and prediction, and no name."""
+    row = len(pool) // 2
+    waveform = next(corpus.iter_audio([pool.clips[row].index])).waveform
+    with torch.inference_mode():
+        output = model(torch.from_numpy(waveform)[None])
+    return {
+        "waveform": waveform,
+        "sampling_rate": SAMPLING_RATE,
+        "highlights": output.highlights[0].numpy(),
+        "label": model.config.id2label[int(output.logits.argmax())],
+    }
+
+
+def save_results(results: dict, folder: Path):
+    """results.json; NumPy numbers become plain ones."""
+    text = json.dumps(results, indent=2, ensure_ascii=False, default=lambda value: np.asarray(value).tolist())
+    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+
+
+def table(results: dict) -> str:
+    """The closing table."""
+    rows = [("chance", results["chance"])]
+    if results["uar"] is not None:
+        rows = [
+            ("nearest class mean of the shots", results["uar_prototype"]),
+            ("ridge on the shots (before the field)", results["uar_before"]),
+            ("SERE (after the field)", results["uar"]),
+            ("the saved model, one clip at a time", results["uar_single_clip"]),
+            *rows,
+        ]
+    lines = [f"{results['source']} -> {results['target']}, {results['shots']} shots per emotion, seed {results['seed']}, "
+             f"{results['setting']}, speaker ids: {'yes' if results['speaker_ids'] else 'no'}"]  # fmt: skip
+    lines += [f"  {name:<40} {100 * value:5.1f} % UAR" for name, value in rows if value is not None]
+    spread = results.get("spread")
+    if spread:
+        values = ", ".join(f"{100 * value:.1f}" for value in spread["uar"])
+        lines.append(
+            f"  SERE over {len(spread['seeds'])} draws of the shots: "
+            f"{100 * spread['uar_mean']:.1f} +- {100 * spread['uar_std']:.1f} ({values})"
+        )
+    if results["uar"] is None:
+        lines.append("  The target has no labels: the model is adapted, and nothing can be scored.")
+    return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""A pool: the clips of one corpus that take part in a run, with their features and, where known, their emotions."""
+
+import torch
+
+from modeling_sere.resonance_sere import UNLABELLED
+from modeling_sere.training.adaptation import Domain
+from modeling_sere.training.data import Clip, Corpus
+from modeling_sere.training.episodes import draw_shots
+from modeling_sere.training.features import Features
+
+
+def kept_clips(corpus: Corpus, labels: list[str]) -> list[int]:
+    """Indices of the clips that take part: those of a shared emotion and those without a label."""
+    return [clip.index for clip in corpus.clips if clip.label is None or clip.label in labels]
+
+
+class Pool:
+    """Usable clips of a corpus.
+
+    Attributes:
+        clips: one per row. domain: their features and speakers. references: (n,) class index of the true emotion, -100
+            where there is none; read by the shot draw and the scorer only.
+    """
+
+    def __init__(self, corpus: Corpus, features: Features, labels: list[str], speaker_ids: bool):
+        self.name, self.labels, self.features = corpus.name, labels, features
+        self.clips: list[Clip] = [corpus.clips[index] for index in features.indices]
+        index = {label: k for k, label in enumerate(labels)}
+        self.references = torch.tensor([index.get(clip.label, UNLABELLED) for clip in self.clips])
+        self.speaker_ids = speaker_ids and all(clip.speaker is not None for clip in self.clips)
+        self.domain = Domain.of(
+            features.values, [clip.speaker for clip in self.clips] if self.speaker_ids else None
+        )
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def shots(self, count: int, seed: int) -> torch.Tensor:
+        """(n,) class index of `count` drawn clips per emotion, -100 elsewhere. Raises DataError: too few clips."""
+        drawn = draw_shots(
+            [clip.label for clip in self.clips], [clip.name for clip in self.clips], self.labels, count, seed
+        )
+        marked = torch.full((len(self),), UNLABELLED)
+        marked[drawn] = self.references[drawn]
+        return marked
+
+    def names(self, marked: torch.Tensor) -> list[str]:
+        """Names of the rows that are not -100."""
+        return [self.clips[row].name for row in (marked != UNLABELLED).nonzero().squeeze(1).tolist()]
+
+    def content_keys(self) -> dict[str, str]:
+        """{clip name: key of its audio}."""
+        return dict(zip((clip.name for clip in self.clips), self.features.keys, strict=True))

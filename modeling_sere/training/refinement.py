@@ -1,0 +1,170 @@
+"""Refining by gradient: highlight weights and gains on kept frames, or the encoder too from audio."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from tqdm.auto import tqdm
+
+from modeling_sere.modeling_sere import SereForAudioClassification
+from modeling_sere.resonance_sere import UNLABELLED
+from modeling_sere.training.adaptation import Domain
+from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.data import Corpus, DataError
+from modeling_sere.training.features import FrameStore, collate
+
+CHECKPOINT_EVERY = 50  # steps
+LORA_RANK = 8
+# feed-forward layers: WavLM hands its attention weights to a fused function that would bypass adapters there
+LORA_LAYERS = {"whisper": ["fc1", "fc2"], "default": ["intermediate_dense", "output_dense"]}
+
+
+@contextmanager
+def trainable(model: SereForAudioClassification, train_encoder: str):
+    """Choose what refining trains, and undo it at the end: adapters are merged, gradients switched back on.
+
+    Args:
+        train_encoder: "none" (highlight weights, gains and classifier), "full" (the encoder too) or "lora".
+
+    Raises:
+        DataError: LoRA without peft.
+    """
+    encoder = model.sere.encoder
+    wanted = {} if encoder is None else {name: p.requires_grad for name, p in encoder.named_parameters()}
+    adapters = None
+    if train_encoder != "full":
+        model.freeze_base_model()
+    if train_encoder == "lora":
+        try:
+            import peft
+        except ImportError:
+            raise DataError("--train_encoder lora needs the package peft: pip install peft.") from None
+        layers = LORA_LAYERS.get(encoder.model_type, LORA_LAYERS["default"])
+        adapters = peft.get_peft_model(
+            encoder.model, peft.LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=layers)
+        )
+    try:
+        yield
+    finally:
+        if adapters is not None:
+            encoder.model = adapters.merge_and_unload()
+        if encoder is not None:
+            for name, parameter in encoder.named_parameters():
+                parameter.requires_grad_(wanted[name])
+
+
+class Refinement:
+    """Gradient steps with the model's own loss over mixed batches of labelled and unlabelled clips.
+
+    Batches are drawn by a generator seeded with (seed, step), so that a resumed run sees what an uninterrupted one
+    does. Every process draws its own unlabelled clips and the same labelled ones.
+
+    Args:
+        model: organised; what does not require a gradient stays as it is.
+        shots: (n source,) class index of the labelled clips, -100 elsewhere.
+        load: items -> keyword arguments of the model's forward (frames or waveforms); source clips are numbered from
+            0, target clips after them.
+    """
+
+    def __init__(
+        self, model, accelerator: Accelerator, source: Domain, shots: torch.Tensor, target: Domain, load, arguments
+    ):
+        self.accelerator, self.load, self.arguments = accelerator, load, arguments
+        self.labels = torch.cat([shots, torch.full((len(target),), UNLABELLED)])
+        self.statistics, self.group = _joined(source, target)
+        self.shots = (self.labels != UNLABELLED).nonzero().squeeze(1)
+        self.others = (self.labels == UNLABELLED).nonzero().squeeze(1)
+        optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad], lr=arguments.learning_rate, weight_decay=0.0
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+
+    def draw(self, step: int) -> torch.Tensor:
+        """Items of one step's batch: labelled, then unlabelled."""
+        size = self.arguments.batch_size
+        shared = torch.Generator().manual_seed(self.arguments.seed * 1_000_003 + step)
+        own = torch.Generator().manual_seed(
+            (self.arguments.seed * 1_000_003 + step) * 1009 + self.accelerator.process_index
+        )
+        labelled = self.shots[torch.randperm(len(self.shots), generator=shared)[:size]]
+        unlabelled = self.others[torch.randperm(len(self.others), generator=own)[:size]]
+        return torch.cat([labelled, unlabelled])
+
+    def run(self, checkpoint: Path, resume: bool, log) -> None:
+        """Take all steps, with checkpoints in the folder `checkpoint`; `log(values, step)` sees each step's losses."""
+        first = 0
+        if resume and (checkpoint / "step.txt").is_file():
+            self.accelerator.load_state(str(checkpoint))
+            first = int((checkpoint / "step.txt").read_text())
+        self.model.train()
+        bar = tqdm(
+            range(first, self.arguments.refine_steps), initial=first, total=self.arguments.refine_steps,
+            desc="Refining", unit="step", disable=not self.accelerator.is_local_main_process,
+        )  # fmt: skip
+        for step in bar:
+            torch.manual_seed(self.arguments.seed * 1_000_003 + step)  # dropout repeats after a resume
+            losses = self._step(self.draw(step))
+            bar.set_postfix(loss=f"{losses['loss']:.3f}")
+            log(losses, step)
+            if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < self.arguments.refine_steps:
+                self._save(checkpoint, step + 1)
+        self.model.eval()
+
+    def _step(self, items: torch.Tensor) -> dict[str, float]:
+        device = self.accelerator.device
+        statistics = self.statistics[self.group[items]].to(device)
+        output = self.model(**self.load(items.tolist()), labels=self.labels[items].to(device), statistics=statistics)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(output.loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        return {name: value.item() for name, value in output.items() if name.startswith("loss")}
+
+    def _save(self, checkpoint: Path, step: int):
+        """The step counter is written last: a checkpoint without it is not resumed from."""
+        if self.accelerator.is_main_process:
+            (checkpoint / "step.txt").unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(checkpoint))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            (checkpoint / "step.txt").write_text(str(step))
+
+
+def _joined(source: Domain, target: Domain) -> tuple[torch.Tensor, torch.Tensor]:
+    """Statistics (G, 2, D) and group (n,) of both domains' clips, source first."""
+    (first, group_first), (second, group_second) = source.statistics(), target.statistics()
+    return torch.cat([first, second]), torch.cat([group_first, group_second + len(first)])
+
+
+def refine(
+    arguments: SereArguments,
+    accelerator: Accelerator,
+    model: SereForAudioClassification,
+    checkpoint: Path,
+    source: tuple[Corpus, list[int], Domain],
+    shots: torch.Tensor,
+    target: tuple[Corpus, list[int], Domain],
+    log: Callable[[dict, int], None],
+):
+    """Take `arguments.refine_steps` steps. Source and target: corpus, indices of the rows in it, domain."""
+    corpora = [source[0]] * len(source[1]) + [target[0]] * len(target[1])
+    indices = [*source[1], *target[1]]
+    model.to(accelerator.device)
+    with trainable(model, arguments.train_encoder), FrameStore(model.sere, accelerator.device) as store:
+        if arguments.train_encoder == "none":
+            store.fill(corpora, indices, progress=accelerator.is_local_main_process)
+
+        def load(items: list[int]) -> dict:
+            if arguments.train_encoder == "none":
+                return {"frames": store.batch(items)}
+            clips = [next(corpora[item].iter_audio([indices[item]])) for item in items]
+            values, mask = collate([clip.waveform for clip in clips], accelerator.device)
+            return {"input_values": values, "attention_mask": mask}
+
+        Refinement(model, accelerator, source[2], shots, target[2], load, arguments).run(
+            checkpoint, arguments.resume, log
+        )
+    model.to("cpu").eval()

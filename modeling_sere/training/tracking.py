@@ -1,0 +1,24 @@
+"""Experiment trackers: what --report_to means."""
+
+from accelerate.utils import is_tensorboard_available
+
+from modeling_sere.training.data import DataError
+
+
+def trackers(report_to: str | None) -> list[str]:
+    """Names for `Accelerator(log_with=...)`; TensorBoard by default where it is installed.
+
+    Raises:
+        DataError: a tracker is unknown or its package is not installed.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    if report_to is None:
+        return ["tensorboard"] if is_tensorboard_available() else []
+    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
+    available = {str(getattr(tracker, "value", tracker)) for tracker in get_available_trackers()}
+    for name in names:
+        if name not in available:
+            known = sorted(LOGGER_TYPE_TO_CLASS)
+            raise DataError(f"--report_to {name}: install it with pip, or choose from {', '.join(known)} and none.")
+    return names

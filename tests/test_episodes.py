@@ -1,0 +1,102 @@
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling_sere.training.data import DataError
+from modeling_sere.training.episodes import draw_shots, overlap, shared_labels, split_speakers
+
+LABELS = ["anger", "fear", "sadness"] * 20 + [None] * 5
+NAMES = [f"clip{i:03}.wav" for i in range(len(LABELS))]
+
+
+def test_shared_labels_is_the_sorted_intersection():
+    assert shared_labels(["sadness", "anger", None, "fear"], ["boredom", "fear", "anger", None]) == ["anger", "fear"]
+
+
+@pytest.mark.parametrize("target", [None, [], [None, None]])
+def test_an_unlabelled_target_takes_the_classes_of_the_source(target):
+    assert shared_labels(["sadness", "anger", "anger", None], target) == ["anger", "sadness"]
+
+
+def test_too_few_shared_labels_name_both_sets():
+    with pytest.raises(DataError, match=r"share 1 .*source has anger, fear, .*target anger, joy"):
+        shared_labels(["anger", "fear"], ["joy", "anger"])
+    with pytest.raises(DataError, match="source has none"):
+        shared_labels([None])
+
+
+@given(st.integers(1, 20), st.integers(0, 2**31))
+def test_exactly_the_shots_of_each_class(shots, seed):
+    drawn = draw_shots(LABELS, NAMES, ["fear", "anger"], shots, seed)
+    assert [LABELS[i] for i in drawn] == ["fear"] * shots + ["anger"] * shots
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_shots_follow_the_seed_and_not_the_row_order():
+    order = list(range(len(NAMES)))
+    random.Random(0).shuffle(order)
+    labels, names = [LABELS[i] for i in order], [NAMES[i] for i in order]
+
+    def drawn_names(labels, names, seed):
+        return [names[i] for i in draw_shots(labels, names, ["anger", "fear", "sadness"], 5, seed)]
+
+    assert drawn_names(labels, names, 3) == drawn_names(LABELS, NAMES, 3)
+    assert len({tuple(drawn_names(LABELS, NAMES, seed)) for seed in range(10)}) == 10
+
+
+def test_a_class_gets_the_same_shots_beside_other_classes():
+    alone = draw_shots(LABELS, NAMES, ["fear", "anger"], 5, 0)
+    assert draw_shots(LABELS, NAMES, ["anger", "sadness", "fear"], 5, 0)[-5:] == alone[:5]
+
+
+def test_every_clip_can_be_drawn():
+    drawn = Counter(i for seed in range(200) for i in draw_shots(LABELS, NAMES, ["anger"], 5, seed))
+    assert len(drawn) == 20
+    assert max(drawn.values()) < 2 * 50  # 50 expected
+
+
+def test_too_few_clips_name_class_and_count():
+    with pytest.raises(DataError, match="21 labelled clips .* anger has 20, joy has 0"):
+        draw_shots(LABELS, NAMES, ["anger", "joy"], 21, 0)
+    with pytest.raises(DataError, match="0 shots"):
+        draw_shots(LABELS, NAMES, ["anger"], 0, 0)
+
+
+def test_repeated_names_are_refused():
+    with pytest.raises(ValueError, match="not unique"):
+        draw_shots(["anger", "anger"], ["a.wav", "a.wav"], ["anger"], 1, 0)
+
+
+@given(st.lists(st.sampled_from("abcdefg"), min_size=2, max_size=30), st.integers(0, 99))
+def test_speakers_are_split_in_halves(speakers, seed):
+    if len(set(speakers)) < 2:
+        with pytest.raises(DataError, match="1 speaker"):
+            split_speakers(speakers, seed)
+        return
+    adapt, score = split_speakers(speakers, seed)
+    assert sorted(adapt + score) == list(range(len(speakers)))
+    adapting, scored = ({speakers[i] for i in part} for part in (adapt, score))
+    assert not adapting & scored
+    assert len(adapting) == len(set(speakers)) // 2
+
+
+def test_speaker_split_follows_the_seed_and_not_the_row_order():
+    speakers = [f"s{i % 10}" for i in range(50)]
+    by_seed = {seed: {speakers[i] for i in split_speakers(speakers, seed)[0]} for seed in range(10)}
+    backwards = speakers[::-1]
+    assert {backwards[i] for i in split_speakers(backwards, 4)[0]} == by_seed[4]
+    assert len(set(map(frozenset, by_seed.values()))) > 5
+
+
+def test_a_missing_speaker_cannot_be_split():
+    with pytest.raises(DataError, match="clip 1 has no speaker"):
+        split_speakers(["a", None, "b"], 0)
+
+
+def test_overlap_names_the_scored_clips():
+    seen = {"a.wav": "k1", "b.wav": "k2"}
+    assert overlap(seen, {"x.wav": "k2", "y.wav": "k3", "c.wav": "k1"}) == ["c.wav", "x.wav"]
+    assert overlap(seen, {"a.wav": "k4"}) == []
