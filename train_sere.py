@@ -16,36 +16,26 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import AutoConfig, AutoFeatureExtractor, HfArgumentParser
+from transformers import AutoConfig, AutoFeatureExtractor
 from transformers.utils import logging as transformers_logging
 
 from model_card.card import write_card
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
-from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import FeatureExtraction
 from modeling_sere.training.pool import Pool, kept_clips
 from modeling_sere.training.refinement import refine
-from modeling_sere.training.tracking import trackers
+from modeling_sere.training.tracking import recorded, trackers
 
 logger = logging.getLogger("sere")
-
-
-def parse() -> SereArguments:
-    """Flags, or one JSON file of them."""
-    parser = HfArgumentParser(SereArguments)
-    try:
-        if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
-            return parser.parse_json_file(sys.argv[1])[0]
-        return parser.parse_args_into_dataclasses()[0]
-    except (ValueError, OSError) as error:
-        raise DataError(str(error)) from error
 
 
 def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
@@ -72,8 +62,16 @@ def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
             "".join(f"; {old} read as {new}" for old, new in corpus.relabelled.items()),
         )  # fmt: skip
     logger.info("Emotions in both: %s", ", ".join(labels))
-    draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)  # too few clips: say so now
+    # too few clips or speakers: say so now
+    draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
+    if arguments.setting == "inductive":
+        split_speakers([target.clips[index].speaker for index in kept_clips(target, labels)], arguments.seed)
     return source, target, labels
+
+
+def first_line(error: Exception) -> str:
+    """Of a message that may go on for a page."""
+    return str(error).partition("\n")[0]
 
 
 def encoder_options(arguments: SereArguments) -> dict:
@@ -82,7 +80,7 @@ def encoder_options(arguments: SereArguments) -> dict:
         config = AutoConfig.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
         extractor = AutoFeatureExtractor.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
     except (OSError, ValueError) as error:
-        raise DataError(f"--encoder {arguments.encoder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise DataError(f"--encoder {arguments.encoder} cannot be loaded: {first_line(error)}") from error
     return {"encoder_config": config, "encoder_normalize": bool(getattr(extractor, "do_normalize", True))}
 
 
@@ -92,19 +90,22 @@ def build_model(arguments: SereArguments, labels: list[str], speaker_ids: bool) 
     prior_weight = arguments.prior_weight
     if prior_weight is None:
         prior_weight = 2.0 if speaker_ids else 1.0
-    config = SereConfig(
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-        prior_weight=prior_weight,
-        field_balance=arguments.field_balance,
-        tric_weight=arguments.tric_weight,
-        consistency_weight=arguments.consistency_weight,
-        num_sources=arguments.shots * len(labels),
-        **options,
-    )
-    model = SereForAudioClassification(config).eval()
-    if arguments.encoder != "none":
-        model.sere.encoder.load_encoder(arguments.encoder, revision=arguments.encoder_revision)
+    try:
+        config = SereConfig(
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            prior_weight=prior_weight,
+            field_balance=arguments.field_balance,
+            tric_weight=arguments.tric_weight,
+            consistency_weight=arguments.consistency_weight,
+            num_sources=arguments.shots * len(labels),
+            **options,
+        )
+        model = SereForAudioClassification(config).eval()
+        if arguments.encoder != "none":
+            model.sere.encoder.load_encoder(arguments.encoder, revision=arguments.encoder_revision)
+    except (OSError, ValueError) as error:
+        raise DataError(first_line(error)) from error
     return model
 
 
@@ -127,11 +128,17 @@ def describe(arguments: SereArguments, source: Pool, target: Pool, corpora: tupl
 
 def main():
     # A. Read the arguments and the corpora: what is wrong in them is said before anything is written
-    arguments = parse()
+    arguments = parse_arguments(sys.argv[1:])
     folder = outputs.OutputFolder(arguments)
-    accelerator = Accelerator(log_with=trackers(arguments.report_to), project_dir=folder.partial)
-    level = logging.INFO if accelerator.is_main_process else logging.ERROR
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find each other on CPUs
+        log_with=trackers(arguments.report_to),
+        project_dir=folder.partial,
+    )
+    level = logging.WARNING if accelerator.is_main_process else logging.ERROR
     logging.basicConfig(format="%(message)s", level=level, force=True)
+    if accelerator.is_main_process:
+        logger.setLevel(logging.INFO)  # ours alone: other libraries tell of every request they make
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     set_seed(arguments.seed)
@@ -148,8 +155,8 @@ def main():
     # B. Encode every clip once
     model = build_model(arguments, labels, speaker_ids)
 
-    def encode() -> list[Pool]:
-        extract = FeatureExtraction(model.sere.to(accelerator.device), accelerator, Path(arguments.cache_dir))
+    def encode(cache_dir: str | None) -> list[Pool]:
+        extract = FeatureExtraction(model.sere.to(accelerator.device), accelerator, cache_dir)
         pools = []
         for corpus in (source_corpus, target_corpus):
             features = extract(corpus, kept_clips(corpus, labels))
@@ -159,10 +166,7 @@ def main():
         return pools
 
     with stage("encode"):
-        source, target = encode()
-    if accelerator.is_main_process:
-        folder.open()
-    accelerator.wait_for_everyone()
+        source, target = encode(arguments.cache_dir)
     adapting = scored = list(range(len(target)))
     if arguments.setting == "inductive":
         adapting, scored = split_speakers([clip.speaker for clip in target.clips], arguments.seed)
@@ -180,17 +184,20 @@ def main():
         adaptation, organised = organise()
 
     # D. Refine, on frames or with the encoder on audio; the features have changed then, so organise again
+    if accelerator.is_main_process:
+        folder.open()
+    accelerator.wait_for_everyone()
     if arguments.refine_steps > 0:
-        accelerator.init_trackers("sere", config=asdict(arguments))
+        accelerator.init_trackers("sere", config=recorded(arguments))
         with stage("refine"):
             refine(
-                arguments, accelerator, model, folder.checkpoint,
-                (source_corpus, source.features.indices, source.domain), shots,
-                (target_corpus, [target.features.indices[row] for row in adapting], target.domain.subset(adapting)),
+                arguments, accelerator, adaptation, shots, folder.checkpoint,
+                [(source_corpus, source.features.indices),
+                 (target_corpus, [target.features.indices[row] for row in adapting])],
                 lambda losses, step: accelerator.log(losses, step=step),
             )  # fmt: skip
         with stage("encode"):
-            source, target = encode()
+            source, target = encode(None)  # no other run will have this model
         with stage("organise"):
             adaptation, organised = organise()
     if not accelerator.is_main_process:
@@ -200,17 +207,16 @@ def main():
     # E. Score on the target
     results = describe(arguments, source, target, (source_corpus, target_corpus))
     results["shot_files"] = source.names(shots)
-    transductive = arguments.setting == "transductive"
-    evaluation = Evaluation(adaptation, target, scored, transductive)
+    evaluation = Evaluation(adaptation, target, scored, arguments.setting)
     with stage("score"):
         results |= outputs.NOT_SCORED
         if len(evaluation):
             results |= evaluation.stages(organised)
-            results["uar_single_clip"] = Evaluation(adaptation, target, scored, False).scores(organised.field)["uar"]
+            results["uar_single_clip"] = Evaluation(adaptation, target, scored, "inductive").scores(organised)["uar"]
         if len(evaluation) and arguments.refine_steps == 0:  # refined features belong to one draw of shots
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             draws = [adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds]
-            results["spread"] = spread(seeds, [evaluation.scores(draw.field)["uar"] for draw in draws])
+            results["spread"] = spread(seeds, [evaluation.scores(draw)["uar"] for draw in draws])
         results["same_audio_in_both"] = outputs.same_audio(source, target)
 
     # F. Save model, card and results

@@ -1,5 +1,6 @@
 """Configuration of SERE models: every size and every constant of the field and the loss, validated."""
 
+import copy
 import math
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -17,6 +18,7 @@ EMOTION_PROFILE = {
     "neutral": [-0.8, -0.7, -0.4, -0.4, 0.2],
 }
 NUM_CUES = 5
+HOP = 320  # samples per frame of every stream: 20 ms at 16 kHz
 MAX_LABELS = 1000
 MAX_SOURCES = 1_000_000
 SUPPORTED_ENCODERS = ("wavlm", "wav2vec2", "hubert", "wav2vec2-bert", "whisper")
@@ -38,7 +40,7 @@ class SereConfig(PreTrainedConfig):
         encoder_normalize (`bool`): bring each clip to zero mean and unit variance before a waveform encoder
             (`do_normalize` of its own feature extractor).
         encoder_weight (`float`): weight of each encoder layer's block in the resonance, the dynamics block being 1.
-        num_voice_groups (`int`): groups of voices with statistics of their own, found without labels (1 = none).
+        num_voice_groups (`int`): groups of voices with statistics of their own, found without labels: 2, or 1 for none.
         prior_profile (`dict[str, list[float]]`): the prior: emotion -> five cues (F0 level, F0 variability, loudness,
             high-frequency energy, tempo). Emotions without an entry get no prior; an empty dict switches it off.
         prior_weight (`float`): weight of the prior beside the labelled sources.
@@ -66,7 +68,7 @@ class SereConfig(PreTrainedConfig):
         encoder_layers=None,
         encoder_normalize=True,
         encoder_weight=2.0,
-        num_voice_groups=1,
+        num_voice_groups=2,
         prior_profile=None,
         prior_weight=2.0,
         ridge=1.0,
@@ -83,18 +85,14 @@ class SereConfig(PreTrainedConfig):
         num_sources=0,
         **kwargs,
     ):
-        if isinstance(encoder_config, dict):
-            if "model_type" not in encoder_config:
-                raise ValueError("encoder_config has no model_type: name the encoder's type, for example 'wavlm'.")
-            encoder_config = AutoConfig.for_model(**encoder_config)
-        self.encoder_config = encoder_config
-        if encoder_config is not None and encoder_layers is None:
-            encoder_layers = default_layers(encoder_config.num_hidden_layers)
-        self.encoder_layers = list(encoder_layers or [])
+        self.encoder_config = _encoder_config(encoder_config)
+        if encoder_layers is None:
+            encoder_layers = [] if encoder_config is None else default_layers(self.encoder_config.num_hidden_layers)
+        self.encoder_layers = list(encoder_layers) if isinstance(encoder_layers, tuple) else encoder_layers
         self.encoder_normalize = encoder_normalize
         self.encoder_weight = encoder_weight
         self.num_voice_groups = num_voice_groups
-        self.prior_profile = dict(EMOTION_PROFILE if prior_profile is None else prior_profile)
+        self.prior_profile = copy.deepcopy(EMOTION_PROFILE) if prior_profile is None else prior_profile
         self.prior_weight = prior_weight
         self.ridge = ridge
         self.field_damping = field_damping
@@ -108,8 +106,19 @@ class SereConfig(PreTrainedConfig):
         self.consistency_weight = consistency_weight
         self.view_dropout = view_dropout
         self.num_sources = num_sources
+        if not isinstance(kwargs.get("id2label", {}), (dict, type(None))):
+            raise ValueError(f"id2label must map 0, 1, ... to emotions, not be {kwargs['id2label']!r}.")
         super().__init__(**kwargs)
+        if self.label2id is None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
         self._validate()
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in transformers; values given at loading are validated too."""
+        result = super().from_dict(config_dict, **kwargs)
+        (result[0] if isinstance(result, tuple) else result)._validate()
+        return result
 
     @property
     def labels(self) -> list[str]:
@@ -138,15 +147,19 @@ class SereConfig(PreTrainedConfig):
             if not _is_number(value) or not low <= value <= high:
                 raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}.")
         for name, low, high in (
-            ("field_rounds", 0, 1000), ("num_sources", 0, MAX_SOURCES), ("num_voice_groups", 1, 16),
+            ("field_rounds", 0, 1000), ("num_sources", 0, MAX_SOURCES), ("num_voice_groups", 1, 2),
         ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
         if not 2 <= self.num_labels <= MAX_LABELS:
             raise ValueError(f"num_labels must be from 2 to {MAX_LABELS}, not {self.num_labels}: give id2label.")
+        if sorted(self.id2label) != list(range(self.num_labels)) or len(set(self.id2label.values())) < self.num_labels:
+            raise ValueError(f"id2label must map 0, 1, ... to different emotions, not be {self.id2label!r}.")
         if not isinstance(self.encoder_normalize, bool):
             raise ValueError(f"encoder_normalize must be true or false, not {self.encoder_normalize!r}.")
+        if not isinstance(self.prior_profile, dict) or not all(isinstance(emotion, str) for emotion in self.prior_profile):
+            raise ValueError(f"prior_profile must map emotions to cues, not be {self.prior_profile!r}.")
         for emotion, cues in self.prior_profile.items():
             if not isinstance(cues, (list, tuple)) or len(cues) != NUM_CUES or not all(map(_is_number, cues)):
                 raise ValueError(f"prior_profile[{emotion!r}] must be {NUM_CUES} finite numbers, not {cues!r}.")
@@ -157,17 +170,29 @@ class SereConfig(PreTrainedConfig):
             if self.encoder_layers:
                 raise ValueError("encoder_layers is given but encoder_config is None: drop one of the two.")
             return
-        if self.encoder_config.model_type not in SUPPORTED_ENCODERS:
-            raise ValueError(
-                f"encoder_config has model_type {self.encoder_config.model_type!r}; "
-                f"supported encoders are {', '.join(SUPPORTED_ENCODERS)}."
-            )
+        stride = math.prod(getattr(self.encoder_config, "conv_stride", [HOP]))
+        if stride != HOP:
+            raise ValueError(f"encoder_config must give a state every {HOP} samples (conv_stride), not every {stride}.")
         depth = self.encoder_config.num_hidden_layers
         layers = self.encoder_layers
-        if not layers or len(set(layers)) != len(layers) or not all(
-            isinstance(layer, int) and 1 <= layer <= depth for layer in layers
-        ):  # fmt: skip
+        valid = isinstance(layers, list) and all(type(layer) is int and 1 <= layer <= depth for layer in layers)
+        if not valid or not layers or len(set(layers)) < len(layers):
             raise ValueError(f"encoder_layers must be different whole numbers from 1 to {depth}, not {layers!r}.")
+
+
+def _encoder_config(value) -> PreTrainedConfig | None:
+    """The encoder's configuration from an object (copied), a dict or None."""
+    if value is None:
+        return None
+    model_type = value.get("model_type") if isinstance(value, dict) else getattr(value, "model_type", None)
+    if model_type not in SUPPORTED_ENCODERS:
+        raise ValueError(
+            f"encoder_config has model_type {model_type!r}; supported encoders are {', '.join(SUPPORTED_ENCODERS)}."
+        )
+    config = AutoConfig.for_model(**value) if isinstance(value, dict) else copy.deepcopy(value)
+    config.name_or_path = ""  # else a path of the machine that trained would travel in config.json
+    config.dtype = None  # the encoder is built in the dtype that the whole model is asked for
+    return config
 
 
 def _is_number(value) -> bool:

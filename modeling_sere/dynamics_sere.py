@@ -2,7 +2,8 @@
 
 Descriptors and functionals follow the extended Geneva minimalistic acoustic parameter set (eGeMAPSv02; Eyben et al.,
 "The Geneva Minimalistic Acoustic Parameter Set for voice research and affective computing", IEEE Trans. Affective
-Computing 2016), some more are added. Pitch is subharmonic summation (Hermes, JASA 1988) with a Viterbi path through its candidates.
+Computing 2016); changes of cepstrum, loudness and pitch are added. Pitch is subharmonic summation (Hermes, JASA
+1988) with a Viterbi path through its candidates.
 
 Analysis runs on a grid of 100 frames a second (hop 160 samples, frame u centred on sample 160 u + 160); every other
 frame of it is a frame of the model's 50 Hz grid.
@@ -22,7 +23,7 @@ HOP = 160
 SHORT, SHORT_FFT = 320, 512  # 20 ms frames: loudness and spectrum
 LONG, LONG_FFT = 960, 1024  # 60 ms frames: pitch, harmonics, period marks
 LEAD = (LONG - SHORT) // 2  # both frames share their centre, so long ones start this many samples before the clip
-CHUNK = 2048  # frames analysed at a time: bounds the memory and keeps the work in cache
+CHUNK = 512  # frames analysed at a time: bounds the memory and keeps the work in cache
 
 PITCH_MIN, PITCH_MAX = 55.0, 1000.0
 N_CANDIDATES = 6
@@ -77,7 +78,7 @@ def _mel_filters(n_bands: int, low: float, high: float) -> np.ndarray:
 
 
 def _equal_loudness(n_bands: int, low: float, high: float) -> np.ndarray:
-    """Hermansky's equal-loudness weights (JASA 1990, with the term for more than 5 kHz) at the centres of the mel bands."""
+    """Hermansky's equal-loudness weights (JASA 1990, with the term above 5 kHz) at the centres of the mel bands."""
     centres = 700.0 * np.expm1(np.linspace(_mel(low), _mel(high), n_bands + 2)[1:-1] / 1127.0)
     w = (2 * np.pi * centres) ** 2
     return (w + 56.8e6) * w**2 / ((w + 6.3e6) ** 2 * (w + 0.38e9)) / (1 + w**3 / 9.58e26)
@@ -103,10 +104,10 @@ def _spline_operator(knots: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _subharmonic_summation() -> np.ndarray:
-    """The operator (bins, P + 1) from a long magnitude spectrum to its subharmonic sum at P log-spaced pitches, and its mean.
+    """The operator (bins, P + 1) from a long magnitude spectrum to its subharmonic sum at P pitches, and its mean.
 
-    The value at pitch f is sum_h 0.85^(h-1) ear(h f) |X(h f)| over 15 harmonics (Hermes 1988), |X| read off a cubic spline
-    over log frequency; the mean is over 25 Hz to 8 kHz. Smoothing, interpolation and summation are linear, hence one matrix.
+    The value at pitch f is sum_h 0.85^(h-1) ear(h f) |X(h f)| over 15 harmonics (Hermes 1988), |X| read off a cubic
+    spline over log frequency; the mean is over 25 Hz to 8 kHz. All of it is linear, hence one matrix.
     """
     n = LONG_FFT // 2 + 1
     knots = np.log2(np.maximum(np.arange(n), 1) * SAMPLING_RATE / LONG_FFT)
@@ -181,15 +182,14 @@ def _frames(waveform: torch.Tensor, clip: torch.Tensor, start: torch.Tensor, len
     return view[clip, start]
 
 
-def _magnitude(spectrum: torch.Tensor) -> torch.Tensor:
-    """|spectrum| with a finite gradient at zero."""
-    return (spectrum.real.square() + spectrum.imag.square() + 1e-20).sqrt()
+def _power_spectrum(frames: torch.Tensor, n: int) -> torch.Tensor:
+    spectrum = torch.fft.rfft(frames, n=n)
+    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
 
 def _short_descriptors(frames: torch.Tensor, c: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Spectral descriptors (n, S) of 20 ms frames (n, SHORT), all but the flux, and their power spectrum."""
-    spectrum = torch.fft.rfft(frames * c["hamming"], n=SHORT_FFT)
-    power = spectrum.real.square() + spectrum.imag.square()
+    power = _power_spectrum(frames * c["hamming"], SHORT_FFT)
     bands = power @ c["bands"]
     mel, log_mel, low, high = bands.split([N_MEL, N_LOG_MEL, 1, 1], dim=1)
     mel = mel.clamp_min(FLOOR).log()
@@ -205,85 +205,89 @@ def _short_descriptors(frames: torch.Tensor, c: dict[str, torch.Tensor]) -> tupl
 
 
 def _pitch_candidates(frames: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log2 frequency and voicing of the best peaks of the subharmonic sum of 60 ms frames (n, LONG): (n, 2, K).
+    """Log2 frequency (K) and voicing (K) of the best peaks of the subharmonic sum, 1 unless silent: (n, 2 K + 1).
 
-    A missing candidate, and every candidate of a silent frame, has voicing 0.
+    A missing candidate has voicing 0.
     """
     windowed = frames * c["gauss"]
-    magnitude = _magnitude(torch.fft.rfft(windowed, n=LONG_FFT))
+    power = _power_spectrum(windowed, LONG_FFT)
+    magnitude = (power + 1e-20).sqrt()  # the square root has no finite slope at 0
+    peak = torch.empty_like(magnitude)
     rising = magnitude[:, 1:] > magnitude[:, :-1]
-    peak = F.pad(rising[:, :-1] & ~rising[:, 1:], (1, 1)).float()
+    peak[:, 0], peak[:, -1] = ~rising[:, 0], rising[:, -1]
+    peak[:, 1:-1] = rising[:, :-1] > rising[:, 1:]
     near_peak = F.max_pool1d(peak[:, None], 5, 1, 2)[:, 0]
     summed = F.relu((magnitude * near_peak) @ c["subharmonic_summation"])
     summed, mean = summed[:, :-1], summed[:, -1:]
     inner = summed[:, 1:-1]
     is_peak = (inner > summed[:, :-2]) & (inner > summed[:, 2:])
     score, index = torch.where(is_peak, inner, 0.0).topk(N_CANDIDATES, dim=1)
-    found = score > 0
     before, after = summed.gather(1, index), summed.gather(1, index + 2)
     bend = (before - 2 * score + after).clamp_max(-1e-12)
     offset = (0.5 * (before - after) / bend).clamp(-0.5, 0.5)
     height = score - 0.25 * (before - after) * offset
     frequency = _PITCH_LOWEST + _PITCH_STEP * (_PITCH_FIRST + index + offset)
-    loud = windowed.square().mean(1, keepdim=True) > SILENCE_RMS**2
-    valid = found & loud
-    voicing = torch.where(valid, 1 - mean / height.clamp_min(FLOOR), 0.0).clamp(0, 1)
-    return torch.stack([frequency, voicing], dim=1)
+    voicing = torch.where(score > 0, 1 - mean / height.clamp_min(FLOOR), 0.0).clamp(0, 1)
+    energy = 2 * power.sum(1, keepdim=True) - power[:, :1] - power[:, -1:]  # Parseval: DC and Nyquist have no twin
+    loud = energy > SILENCE_RMS**2 * LONG * LONG_FFT
+    return torch.cat([frequency, voicing, loud], dim=1)
 
 
 # ------------------------------------------------------------------------------------------------ pitch path
 
 
 def _min_plus(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Product of cost matrices (..., S, S): the cheapest way through b, then a."""
-    product = (a[..., :, :, None] + b[..., None, :, :]).amin(-2)
-    return product - product.amin((-2, -1), keepdim=True)  # only differences matter: stays small on long audio
+    """Product of cost matrices (S, S, ...): the cheapest way through b, then a."""
+    product = (a[:, :, None] + b[None]).amin(1)
+    return product - product.amin((0, 1))  # only differences matter: stays small on long audio
 
 
 def _best_path(steps: torch.Tensor) -> torch.Tensor:
-    """States (B, U) of the cheapest path; steps[b, u, i, j] is the cost of being in i at u coming from j.
+    """States (B, U) of the cheapest path; steps[i, j, b, u] is the cost of being in i at u coming from j.
 
-    A tree over time instead of a loop: products of neighbouring cost matrices on the way up, the cheapest way to reach and to leave
-    each node on the way down.
+    A tree over time instead of a loop: products of neighbouring cost matrices on the way up, the cheapest way to reach
+    and to leave each node on the way down. Time is the last axis because only long inner loops are fast.
     """
-    n, states = steps.shape[1], steps.shape[2]
+    states, _, batch, n = steps.shape
     size = 1 << max(0, (n - 1).bit_length())
-    identity = torch.full((states, states), 1e9, device=steps.device).fill_diagonal_(0.0)
-    tree = [torch.cat([steps, identity.expand(len(steps), size - n, -1, -1)], dim=1)]
-    while tree[-1].shape[1] > 1:
-        tree.append(_min_plus(tree[-1][:, 1::2], tree[-1][:, ::2]))
-    reach = leave = torch.zeros_like(tree[-1][..., 0])
+    identity = torch.full((states, states), 1e9, device=steps.device).fill_diagonal_(0.0)[..., None, None]
+    tree = [torch.cat([steps, identity.expand(-1, -1, batch, size - n)], dim=3)]
+    while tree[-1].shape[3] > 1:
+        tree.append(_min_plus(tree[-1][..., 1::2], tree[-1][..., ::2]))
+    reach = leave = torch.zeros_like(tree[-1][0])  # (S, B, nodes)
     for level in reversed(tree[:-1]):
-        reach_right = (level[:, ::2] + reach[..., None, :]).amin(-1)
-        leave_left = (level[:, 1::2] + leave[..., :, None]).amin(-2)
-        reach = torch.stack([reach, reach_right], dim=2).flatten(1, 2)
-        leave = torch.stack([leave_left, leave], dim=2).flatten(1, 2)
-        reach, leave = reach - reach.amin(-1, keepdim=True), leave - leave.amin(-1, keepdim=True)
-    here = (tree[0] + reach[..., None, :]).amin(-1)
-    return (here + leave).argmin(-1)[:, :n]
+        reach_right = (level[..., ::2] + reach).amin(1)
+        leave_left = (level[..., 1::2] + leave[:, None]).amin(0)
+        reach = torch.stack([reach, reach_right], dim=3).flatten(2)
+        leave = torch.stack([leave_left, leave], dim=3).flatten(2)
+        reach, leave = reach - reach.amin(0), leave - leave.amin(0)
+    here = (tree[0] + reach).amin(1)
+    return (here + leave).argmin(0)[:, :n]
 
 
 @torch.no_grad()
 def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Index (B, U) of the candidate on the best path, N_CANDIDATES where unvoiced; inputs (B, U, K), mask (B, U)."""
+    """Index (B, U) of the candidate on the best path, N_CANDIDATES where unvoiced; inputs (B, U, K), mask (B, U).
+
+    Costs as in eGeMAPS (after Luengo et al., ICASSP 2007): for a weak or unusual candidate, for changing between voiced
+    and unvoiced, for the size of a jump in pitch, and for leaving a candidate that the next better one was far from.
+    """
+    frequency, voicing = frequency.permute(2, 0, 1).contiguous(), voicing.permute(2, 0, 1).contiguous()  # (K, B, U)
     hertz = 2**frequency
     out_of_range = (1 - hertz / 100).clamp_min(0) + ((hertz - 350) / 250).clamp(0, 1.2)
     local = 2 * (-voicing.clamp_min(0.01).log() + 4.0 * (voicing < VOICING_THRESHOLD)) + out_of_range
     local = torch.where(voicing > 0, local, 1e3)
-    unvoiced = 8.0 * (voicing >= VOICING_THRESHOLD).any(-1, keepdim=True)
-    local = torch.cat([local, unvoiced], dim=-1)
-    past = torch.cat([frequency[:, :1], frequency[:, :-1]], dim=1)
-    jump = math.log(2) * (frequency[..., :, None] - past[..., None, :]).abs()
-    previous_rank = F.pad(past[..., :-1], (1, 0))
-    rank = math.log(2) * (past - previous_rank).abs()
-    extra = torch.cat([jump[..., :1], rank[..., None, 1:].expand(*jump.shape[:-1], -1)], dim=-1)
-    cost = F.pad(10 * jump + 10 * extra, (0, 1, 0, 1), value=10.0)
-    cost[..., -1, -1] = 1.0
-    cost[:, 0] = 0.0
-    steps = cost + local[..., :, None]
-    identity = torch.full_like(steps[0, 0], 1e9).fill_diagonal_(0.0)
-    steps = torch.where(mask[..., None, None], steps, identity)
-    return _best_path(steps)
+    unvoiced = 8.0 * (voicing >= VOICING_THRESHOLD).any(0, keepdim=True)
+    past = torch.cat([frequency[..., :1], frequency[..., :-1]], dim=2)
+    jump = math.log(2) * (frequency[:, None] - past[None]).abs()  # (to, from, B, U)
+    apart = math.log(2) * past.diff(dim=0).abs()
+    apart = torch.cat([jump[:, :1], apart[None].expand(N_CANDIDATES, -1, -1, -1)], dim=1)
+    cost = F.pad(10 * (jump + apart), (0, 0, 0, 0, 0, 1, 0, 1), value=10.0)
+    cost[-1, -1] = 1.0
+    cost[..., 0] = 0.0
+    steps = cost + torch.cat([local, unvoiced])[:, None]
+    identity = torch.full(steps.shape[:2], 1e9, device=steps.device).fill_diagonal_(0.0)[..., None, None]
+    return _best_path(torch.where(mask, steps, identity))
 
 
 # ------------------------------------------------------------------------------------------------ voice quality
@@ -293,8 +297,10 @@ def _take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return x.gather(1, index.clamp(0, x.shape[1] - 1))
 
 
-def _nearest_extreme(frames: torch.Tensor, around: torch.Tensor, reach: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position (n,) (to a fraction of a sample) and height (n,) of the highest sample of frames (n, L) within around +- reach."""
+def _nearest_extreme(
+    frames: torch.Tensor, around: torch.Tensor, reach: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Position (to a fraction of a sample) and height, both (n,), of the highest sample of frames (n, L) `around`."""
     width = int(reach.max()) + 1
     offset = torch.arange(-width, width + 1, device=frames.device)
     index = (around.round().long()[:, None] + offset).clamp(1, frames.shape[1] - 2)
@@ -347,19 +353,18 @@ def _formants(autocorrelation: torch.Tensor, c: dict[str, torch.Tensor]) -> torc
 def _voice_quality(frames: torch.Tensor, hertz: torch.Tensor, autocorrelation: torch.Tensor, c: dict) -> torch.Tensor:
     """Descriptors (n, len(_VOICE_NAMES)) of voiced 60 ms frames (n, LONG) with pitch `hertz` (n,)."""
     period = SAMPLING_RATE / hertz
-    spectrum = torch.fft.rfft(frames * c["gauss"], n=LONG_FFT)
-    power = spectrum.real.square() + spectrum.imag.square()
+    power = _power_spectrum(frames * c["gauss"], LONG_FFT)
     correlation = torch.fft.irfft(power, n=LONG_FFT)
     lag = period.round().long()[:, None] + torch.arange(-2, 3, device=frames.device)
     periodic = (_take(correlation, lag).amax(1) / correlation[:, 0].clamp_min(FLOOR)).clamp(1e-5, 1 - 1e-5)
     hnr = 10 * torch.log10(periodic / (1 - periodic))
 
-    level = F.max_pool1d(_decibel(power)[:, None], 3, 1, 1)[:, 0]
+    nearby = F.max_pool1d(power[:, None], 3, 1, 1)[:, 0]
     formants = _formants(autocorrelation, c)
     per_bin = LONG_FFT / SAMPLING_RATE
 
     def harmonics(k: torch.Tensor) -> torch.Tensor:
-        return _take(level, (k.clamp_min(1) * hertz[:, None] * per_bin).round().long())
+        return _decibel(_take(nearby, (k.clamp_min(1) * hertz[:, None] * per_bin).round().long()))
 
     first_two = harmonics(hertz.new_tensor([[1.0, 2.0]]))
     nearest = (formants[..., 0] / hertz[:, None]).round()
@@ -379,6 +384,13 @@ def _smooth(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     total = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     count = weights[:, :-2] + weights[:, 1:-1] + weights[:, 2:]
     return weight * total / count.clamp_min(1)
+
+
+def _delta(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Half the difference of the two neighbours of each frame of x (B, U), itself in place of one outside the mask."""
+    after = torch.where(F.pad(mask[:, 1:], (0, 1)), F.pad(x[:, 1:], (0, 1)), x)
+    before = torch.where(F.pad(mask[:, :-1], (1, 0)), F.pad(x[:, :-1], (1, 0)), x)
+    return torch.where(mask, (after - before) / 2, 0.0)
 
 
 def _mean_std(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -417,9 +429,9 @@ def _previous(value: torch.Tensor, event: torch.Tensor, time: torch.Tensor) -> t
 def _turning_points(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Swings of more than a tenth of the range of x (B, U); mask (B, U) is true at the front.
 
-    Returns (rising, falling, slope), all (B, U + 1): at the frame where a swing is known to have ended, whether it rose or
-    fell, and its slope per second, positive either way. The swing under way at the end counts at the last frame. The entry
-    after it is the way from the last turning point to the last frame; as in eGeMAPS that keeps its sign, even if it falls.
+    Returns (rising, falling, slope), all (B, U + 1): at the frame where a swing is known to have ended, whether it rose
+    or fell, and its slope per second, positive either way. The swing under way at the end counts at the last frame. The
+    entry after it is the way from the last turning point to the last frame; as in eGeMAPS that keeps its sign.
     """
     n = x.shape[1]
     with torch.no_grad():
@@ -443,7 +455,7 @@ def _turning_points(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, 
         moved = torch.cummax(torch.where(direction != 0, time, 0), dim=1).values
         before = F.pad(moved[:, :-1], (1, 0))  # the last frame before this one that moved, 0 if none
         turned = (before > 0) & (direction == -direction.gather(1, before)) & (direction != 0)
-        # a swing ends where it turns, or under way at the last frame; one from the first frame can be too small to count
+        # a swing ends where it turns, or at the last frame; the one from the first frame can be too small to count
         final = time == last
         heading = direction.gather(1, torch.where(turned, before, moved))
         end = torch.where(turned, before, moved)
@@ -463,7 +475,7 @@ def _turning_points(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, 
 
 
 def _slope_statistics(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of rising and of falling slopes (B, 4) of x (B, U) per second, and the number of peaks (B,)."""
+    """Mean and deviation of rising and of falling slopes (B, 4) of x (B, U) per second; the number of peaks (B,)."""
     rising, falling, slope = _turning_points(x, mask)
     statistics = []
     for chosen in (rising, falling):
@@ -499,7 +511,18 @@ _OVERALL = ("spectral_flux", *_SHORT_NAMES[7:])
 
 
 def _contour_names(name: str) -> tuple[str, ...]:
-    statistics = ("mean", "std_norm", "p20", "p50", "p80", "range", "rising_mean", "rising_std", "falling_mean", "falling_std")
+    statistics = (
+        "mean",
+        "std_norm",
+        "p20",
+        "p50",
+        "p80",
+        "range",
+        "rising_mean",
+        "rising_std",
+        "falling_mean",
+        "falling_std",
+    )
     return tuple(f"{name}.{s}" for s in statistics)
 
 
@@ -513,6 +536,8 @@ FUNCTIONAL_NAMES = (
     "voiced.segments_per_second", "voiced.segment_mean", "voiced.segment_std",
     "unvoiced.segment_mean", "unvoiced.segment_std",
     "sound_level",
+    *(f"voiced.mfcc_{i}_delta.std" for i in range(1, N_MFCC + 1)),
+    "loudness_delta.std", "f0_delta.std",
 )  # fmt: skip
 
 CUES = {
@@ -551,8 +576,8 @@ class SereDynamics(nn.Module):
             attention_mask: (B, N), nonzero at real samples, right padded; None if all are real.
 
         Returns:
-            DynamicsOutput: frames (B, T, len(FRAME_NAMES)), T = max(1, N // 320), zero at padding; their mask (B, T); functionals
-            (B, len(FUNCTIONAL_NAMES)). F0 and the voice quality are 0 where a frame is unvoiced.
+            DynamicsOutput: frames (B, T, len(FRAME_NAMES)), T = max(1, N // 320), zero at padding; their mask (B, T);
+            functionals (B, len(FUNCTIONAL_NAMES)). F0 and the voice quality are 0 where a frame is unvoiced.
 
         Raises:
             ValueError: input_values is not (B, N), or attention_mask has another shape.
@@ -561,7 +586,8 @@ class SereDynamics(nn.Module):
             raise ValueError(f"input_values must be (clips, samples), not {tuple(input_values.shape)}.")
         if attention_mask is not None and attention_mask.shape != input_values.shape:
             raise ValueError(
-                f"attention_mask {tuple(attention_mask.shape)} must have the shape of input_values {tuple(input_values.shape)}."
+                f"attention_mask must have the shape of input_values, {tuple(input_values.shape)}, "
+                f"not {tuple(attention_mask.shape)}."
             )
         with torch.autocast(device_type=input_values.device.type, enabled=False):
             return self._describe(input_values.float(), attention_mask)
@@ -579,10 +605,9 @@ class SereDynamics(nn.Module):
         mask = torch.arange(n, device=device) < (length // HOP - 1).clamp_min(1)[:, None]  # (B, n)
         padded = F.pad(waveform, (LEAD, max(0, HOP * (n - 1) + LONG - LEAD - samples)))
 
-        spectral, candidates, autocorrelation = self._analyse(padded, mask, c)
-        frequency, voicing = candidates.unbind(2)
+        spectral, frequency, voicing, loud, autocorrelation = self._analyse(padded, mask, c)
         choice = _choose_pitch(frequency, voicing, mask)
-        voiced = mask & (choice < N_CANDIDATES)
+        voiced = (choice < N_CANDIDATES) & (loud[..., 0] > 0)
         chosen = choice.clamp_max(N_CANDIDATES - 1)[..., None]
         f0 = 12 * (frequency.gather(2, chosen)[..., 0] - math.log2(SEMITONE_BASE)) * voiced
         voicing = torch.where(voiced, voicing.gather(2, chosen)[..., 0], voicing.amax(2))
@@ -593,16 +618,16 @@ class SereDynamics(nn.Module):
         spectral = _smooth(spectral, mask)
         f0 = _smooth(f0[..., None], voiced)[..., 0]
         functionals = self._functionals(spectral, raw, f0, quality, mask, voiced, even, waveform, length)
-        delta = F.pad(torch.stack([spectral[..., 0], f0], dim=2), (0, 0, 1, 1), mode="replicate")
-        delta = (delta[:, 2:] - delta[:, :-2]) / 2 * mask[..., None]
-        delta_f0 = delta[..., 1:] * (voiced & F.pad(voiced[:, :-1], (1, 0)) & F.pad(voiced[:, 1:], (0, 1)))[..., None]
-        frames = torch.cat([f0[..., None], voicing[..., None], spectral, quality, delta[..., :1], delta_f0], dim=2)
+        deltas = [_delta(spectral[..., 0], mask)[..., None], _delta(f0, voiced)[..., None]]
+        frames = torch.cat([f0[..., None], voicing[..., None], spectral, quality, *deltas], dim=2)
         t = max(1, samples // (2 * HOP))
         frame_mask = torch.arange(t, device=device) < (length // (2 * HOP)).clamp_min(1)[:, None]
         return DynamicsOutput(frames[:, ::2][:, :t] * frame_mask[..., None], frame_mask, functionals)
 
     def _analyse(self, padded: torch.Tensor, mask: torch.Tensor, c: dict) -> tuple[torch.Tensor, ...]:
-        """Spectral descriptors (B, n, S), pitch candidates (B, n, 2, K) and autocorrelations (B, n, P + 1) of the real frames."""
+        """Of the real frames: spectral descriptors (B, n, S), frequency and voicing of the pitch candidates
+        (B, n, K) each, loud or silent (B, n, 1) and autocorrelations (B, n, P + 1).
+        """
         clip, frame = mask.nonzero(as_tuple=True)
         parts, previous = [], None
         for rows, times in zip(clip.split(CHUNK), frame.split(CHUNK), strict=True):
@@ -613,12 +638,11 @@ class SereDynamics(nn.Module):
             flux = ((magnitude - past).square().mean(1, keepdim=True) + 1e-20).sqrt() * (times > 0)[:, None]
             pitch = _pitch_candidates(_frames(padded, rows, times, LONG), c)
             lags = power[:, : len(c["lpc_cosine"])] @ c["lpc_cosine"]
-            parts.append(torch.cat([descriptors[:, :6], flux, descriptors[:, 6:], pitch.flatten(1), lags], dim=1))
+            parts.append(torch.cat([descriptors[:, :6], flux, descriptors[:, 6:], pitch, lags], dim=1))
         joined = torch.cat(parts)
         grid = joined.new_zeros(*mask.shape, joined.shape[1])
         grid[mask] = joined
-        spectral, pitch, lags = grid.split([len(_SHORT_NAMES), 2 * N_CANDIDATES, LPC_ORDER + 1], dim=2)
-        return spectral, pitch.unflatten(2, (2, N_CANDIDATES)), lags
+        return grid.split([len(_SHORT_NAMES), N_CANDIDATES, N_CANDIDATES, 1, LPC_ORDER + 1], dim=2)
 
     def _voice_quality(self, padded, f0, chosen, autocorrelation, c) -> torch.Tensor:
         """Voice quality (B, n, V) of the frames in `chosen` (B, n), 0 elsewhere."""
@@ -644,6 +668,10 @@ class SereDynamics(nn.Module):
         quality = _mean_std(quality, even)
         in_unvoiced = _mean_std(_smooth(raw[..., [column[k] for k in _UNVOICED_SPECTRAL]], unvoiced), unvoiced)[0]
         voiced_runs, unvoiced_runs = _run_statistics(voiced, mask), _run_statistics(unvoiced, mask)
+        cepstrum = spectral[..., -N_MFCC:]
+        changes = _mean_std(
+            F.pad(cepstrum[:, 1:] - cepstrum[:, :-1], (0, 0, 1, 0)), voiced & F.pad(mask[:, :-1], (1, 0))
+        )[1]
         energy = waveform.square().sum(1, keepdim=True) / length.clamp_min(1)[:, None]
         return torch.cat(
             [
@@ -657,6 +685,9 @@ class SereDynamics(nn.Module):
                 voiced_runs[:, 1:],
                 unvoiced_runs[:, 1:],
                 _decibel(energy),
+                changes,
+                _mean_std(_delta(spectral[..., 0], mask)[..., None], mask)[1],
+                _mean_std(_delta(f0, voiced)[..., None], voiced)[1],
             ],
             dim=1,
         )

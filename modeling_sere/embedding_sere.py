@@ -40,8 +40,7 @@ class SereEmbedding(nn.Module):
     """Raw features (B, D) -> unit-length embeddings (B, D) and cues (B, 5).
 
     The D features are blocks: the dynamics stream (its F functionals, then its frames at the highlights), and one per
-    encoder layer. Each block is
-    standardised, scaled by sqrt(weight / size), so that the cosine of two embeddings is the weighted mean of the
+    encoder layer. Each block is standardised, scaled by sqrt(weight / size), so that the cosine of two embeddings is the weighted mean of the
     blocks' resonances (equation "resonance"), and multiplied by a learned gain (1 until refined).
 
     Buffers, all from unlabelled clips of the target domain: `statistics` (G, 2, D) for G voice groups, `cue_std` (5,),
@@ -69,15 +68,15 @@ class SereEmbedding(nn.Module):
 
     def voice_groups(self, features: torch.Tensor) -> torch.Tensor:
         """(B, D) raw features -> (B,) index of the voice group."""
-        return (features[:, : len(self.voice_weight)] @ self.voice_weight + self.voice_bias).argmax(1)
+        return (features[:, : len(self.voice_weight)] @ self.voice_weight.float() + self.voice_bias.float()).argmax(1)
 
     def standardised(self, features: torch.Tensor, statistics: torch.Tensor | None = None) -> torch.Tensor:
         """(B, D) raw -> (B, D) standardised by `statistics` (2, D) or (B, 2, D), by default the domain's."""
         if statistics is None:
             statistics = self.statistics[self.voice_groups(features)]
-        elif statistics.shape[-2:] != (2, features.shape[1]):
+        elif statistics.shape not in ((2, features.shape[1]), (len(features), 2, features.shape[1])):
             raise ValueError(
-                f"statistics must have shape (2, {features.shape[1]}) or (batch, 2, {features.shape[1]}), "
+                f"statistics must have shape (2, {features.shape[1]}) or ({len(features)}, 2, {features.shape[1]}), "
                 f"not {tuple(statistics.shape)}: take them from model.speaker_statistics."
             )
         statistics = statistics.to(features)
@@ -89,7 +88,7 @@ class SereEmbedding(nn.Module):
 
     def raw_cues(self, standardised: torch.Tensor) -> torch.Tensor:
         """(B, D) standardised -> (B, 5) signed means of the cues' functionals."""
-        return standardised[:, : len(self.cue_map)] @ self.cue_map
+        return standardised[:, : len(self.cue_map)] @ self.cue_map.float()
 
     def cues(self, raw_cues: torch.Tensor, cue_std: torch.Tensor | None = None) -> torch.Tensor:
         """(B, 5) raw cues -> standardised by a domain's deviation (default: the target's) and clipped."""

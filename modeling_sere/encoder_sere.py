@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from transformers import AutoModel
 from transformers.audio_utils import mel_filter_bank, window_function
 
-HOP = 320  # samples per frame at 16 kHz: 20 ms
+from .configuration_sere import HOP
+
 WINDOW_FRAMES = 1500  # 30 s: what Whisper's position table holds, and a bound on attention memory for the others
 
 
@@ -38,12 +39,12 @@ class MaskedGroupNorm(nn.GroupNorm):
 
     def forward(self, input):  # (B, C, T)
         mask = frame_mask(self.lengths, input.shape[2])[:, None, :]
-        count = self.lengths[:, None, None].to(input.dtype)
-        mean = (input * mask).sum(2, keepdim=True) / count
-        centred = (input - mean) * mask
+        count = self.lengths[:, None, None]
+        values = input.float()  # half precision cannot hold the sum over a long clip
+        centred = (values - (values * mask).sum(2, keepdim=True) / count) * mask
         variance = centred.square().sum(2, keepdim=True) / count
         scaled = centred * torch.rsqrt(variance + self.eps)
-        return scaled * self.weight[:, None] + self.bias[:, None]
+        return (scaled * self.weight[:, None] + self.bias[:, None]).to(input.dtype)
 
 
 @functools.lru_cache
@@ -142,13 +143,18 @@ class SereEncoder(nn.Module):
         """Warm-start from a plain encoder repository (`AutoModel.from_pretrained`); unused upper layers are dropped.
 
         Raises:
-            ValueError: the repository lacks weights that this encoder needs.
+            ValueError: the repository is of another type or lacks weights that this encoder needs.
         """
-        full = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, **kwargs)
-        state = (full.encoder if self.model_type == "whisper" else full).state_dict()
-        missing = self.model.load_state_dict(state, strict=False).missing_keys
-        if missing:
-            raise ValueError(f"{name_or_path} lacks encoder weights, for example {missing[0]}: give another encoder.")
+        full, info = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True, **kwargs)
+        if full.config.model_type != self.model_type:
+            raise ValueError(f"{name_or_path} is of type {full.config.model_type}, not {self.model_type} as configured.")
+        prefix = "encoder." if self.model_type == "whisper" else ""
+        state = {name.removeprefix(prefix): value for name, value in full.state_dict().items() if name.startswith(prefix)}
+        initialised = {name.removeprefix(prefix) for name in info["missing_keys"] if name.startswith(prefix)}
+        lacking = self.model.load_state_dict(state, strict=False).missing_keys
+        lacking += sorted(initialised & {name for name, p in self.model.named_parameters() if p.requires_grad})
+        if lacking:
+            raise ValueError(f"{name_or_path} lacks encoder weights, for example {lacking[0]}: give another encoder.")
 
     def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """One (B, T, H) tensor per chosen layer, zeros at padding.

@@ -69,6 +69,10 @@ class SerePreTrainedModel(PreTrainedModel):
     input_modalities = ("audio",)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    # statistics and the organised map keep their digits when the encoder is loaded in half precision
+    # (regular expressions: a plain "embedding" would also match inside encoders)
+    _keep_in_fp32_modules_strict = [r"\bembedding\.", "highlight_weight", "classifier", "source_embeddings", "source_cues"]
+    accepts_loss_kwargs = False  # the loss is a mean: Trainer must divide it by the gradient accumulation steps itself
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -150,6 +154,11 @@ class SereModel(SerePreTrainedModel):
             raise ValueError(f"input_values must be (batch, samples), not {tuple(input_values.shape)}.")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_values, dtype=torch.long)
+        if attention_mask.shape != input_values.shape:
+            raise ValueError(
+                f"attention_mask must have the shape of input_values, {tuple(input_values.shape)}, "
+                f"not {tuple(attention_mask.shape)}."
+            )
         longest = int(attention_mask.long().sum(1).max())  # padding beyond the longest clip costs time for nothing
         attention_mask = attention_mask[:, :longest]
         waveform = input_values[:, :longest].float() * attention_mask
@@ -166,7 +175,7 @@ class SereModel(SerePreTrainedModel):
         centred = (masked - masked.sum(1, keepdim=True) / count) * mask[..., None]
         std = (centred.square().sum(1, keepdim=True) / count + 1e-12).sqrt()
         standardised = centred / std.clamp_min(1e-4)
-        scores = standardised[..., FRAME_NAMES.index("log_energy")] + standardised @ self.highlight_weight
+        scores = standardised[..., FRAME_NAMES.index("log_energy")] + standardised @ self.highlight_weight.float()
         return torch.softmax(scores.masked_fill(~mask, -torch.inf), 1)
 
     def pool(self, frames: SereFrames) -> tuple[torch.Tensor, torch.Tensor]:

@@ -161,9 +161,7 @@ class InstantaneousResonanceField(nn.Module):
         weight = sources.new_zeros(embeddings.shape[1], num_labels)
         if len(sources):
             onehot = F.one_hot(labels[labelled], num_labels).float()
-            gram = sources @ sources.T
-            gram.diagonal().add_(self.config.ridge)
-            weight = sources.T @ torch.linalg.solve(gram, onehot - onehot.mean(0))
+            weight = ResonanceFilter(sources, self.config.ridge).weights(onehot - onehot.mean(0))
         return LinearMap.of_embeddings(weight)
 
     def prior(self, like: torch.Tensor) -> LinearMap:
@@ -192,46 +190,73 @@ class InstantaneousResonanceField(nn.Module):
             filter: from `self.filter(embeddings)` if it was made before.
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            return self._organise(embeddings.float(), cues.float(), labels, domains, class_prior, filter)
+            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
+            maps = rounds.starts
+            for _ in range(self.config.field_rounds):
+                posteriors, _ = rounds.balance(maps)
+                maps = rounds.resonate(posteriors)
+            return FieldOutput(*rounds.balance(maps))
 
-    def _organise(self, embeddings, cues, labels, domains, class_prior, filter):
-        config = self.config
-        filter = self.filter(embeddings) if filter is None else filter
+    @torch.no_grad()
+    def read_out(self, embeddings, cues, labels, domains, posteriors, class_prior=None) -> dict[int, LinearMap]:
+        """One more round on other embeddings of the same clips, from posteriors (n, C) that the field has reached.
+
+        Clips organised with their speakers' statistics thus teach the map for clips of unknown speakers (equation
+        "read-out"). Other arguments as in `forward`; returns the maps of `FieldOutput`.
+        """
+        with torch.autocast(device_type=embeddings.device.type, enabled=False):
+            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, None)
+            return rounds.balance(rounds.resonate(posteriors))[1]
+
+
+class _Rounds:
+    """What stays the same over the rounds of one organisation, and the two halves of a round."""
+
+    def __init__(self, field, embeddings, cues, labels, domains, class_prior, filter):
+        self.config = config = field.config
+        self.filter = field.filter(embeddings) if filter is None else filter
+        self.class_prior = class_prior
         if class_prior is None:
-            class_prior = embeddings.new_full((config.num_labels,), 1 / config.num_labels)
-        members = {int(d): (domains == d).nonzero().squeeze(1) for d in domains.unique()}
-        inputs = {d: (embeddings[index], cues[index]) for d, index in members.items()}
-        labelled = (labels != UNLABELLED).nonzero().squeeze(1)
-        onehot = F.one_hot(labels[labelled], config.num_labels).float()
+            self.class_prior = embeddings.new_full((config.num_labels,), 1 / config.num_labels)
+        self.members = {int(d): (domains == d).nonzero().squeeze(1) for d in domains.unique()}
+        self.inputs = {d: (embeddings[index], cues[index]) for d, index in self.members.items()}
+        self.labelled = (labels != UNLABELLED).nonzero().squeeze(1)
+        self.onehot = F.one_hot(labels[self.labelled], config.num_labels).float()
         weight = config.prior_weight if len(config.prior_profile) else 0.0
-        gain = (1 + weight) ** 0.5
+        self.gain = (1 + weight) ** 0.5
+        response, prior = field.response(embeddings, labels), field.prior(embeddings)
+        self.starts = {}
+        for d in self.members:
+            combined = self._normalised(response, d) + self._normalised(prior, d) * weight
+            self.starts[d] = self._normalised(combined, d) * self.gain
 
-        def normalised(linear: LinearMap, domain: int) -> LinearMap:
-            linear = linear.centered()
-            return linear * (1 / spread(linear(*inputs[domain])))
+    def _normalised(self, linear: LinearMap, domain: int) -> LinearMap:
+        """Centred over the classes, and of unit spread over the domain's clips."""
+        linear = linear.centered()
+        return linear * (1 / spread(linear(*self.inputs[domain])))
 
-        response, prior = self.response(embeddings, labels), self.prior(embeddings)
-        starts, maps = {}, {}
-        for d in members:
-            combined = normalised(response, d) + normalised(prior, d) * weight
-            starts[d] = maps[d] = normalised(combined, d) * gain
+    def balance(self, maps: dict[int, LinearMap]) -> tuple[torch.Tensor, dict[int, LinearMap]]:
+        """Posteriors (n, C) of the maps' scores, balanced per domain, and the maps whose softmax they are."""
+        some = next(iter(self.inputs.values()))[0]
+        posteriors = some.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
+        balanced = {}
+        for d, index in self.members.items():
+            sharp = maps[d] * self.config.field_sharpness
+            posteriors[index], bias = balanced_softmax(
+                sharp(*self.inputs[d]), self.class_prior, self.config.field_balance
+            )
+            balanced[d] = LinearMap(sharp.weight, sharp.cue_weight, sharp.bias + bias)
+        return posteriors, balanced
 
-        posteriors = embeddings.new_zeros(len(embeddings), config.num_labels)
-        for step in range(config.field_rounds + 1):
-            final = step == config.field_rounds
-            for d, index in members.items():
-                scores = maps[d](*inputs[d]) * config.field_sharpness
-                posteriors[index], bias = balanced_softmax(scores, class_prior, config.field_balance)
-                if final:
-                    maps[d] = maps[d] * config.field_sharpness
-                    maps[d].bias = maps[d].bias + bias
-            if final:
-                return FieldOutput(posteriors, maps)
-            posteriors[labelled] = onehot
-            modes = filter.weights(posteriors - posteriors.mean(0))
-            filtered = LinearMap.of_embeddings(modes)
-            for d in members:
-                maps[d] = normalised(normalised(filtered, d) + starts[d] * config.field_keep, d) * gain
+    def resonate(self, posteriors: torch.Tensor) -> dict[int, LinearMap]:
+        """Posteriors through the resonance filter, labelled clips clamped, joined by a share of the start."""
+        clamped = posteriors.clone()
+        clamped[self.labelled] = self.onehot
+        filtered = LinearMap.of_embeddings(self.filter.weights(clamped - clamped.mean(0)))
+        return {
+            d: self._normalised(self._normalised(filtered, d) + self.starts[d] * self.config.field_keep, d) * self.gain
+            for d in self.members
+        }
 
 
 class TripleResonanceInteractionChain(nn.Module):

@@ -542,6 +542,7 @@ def test_hub_dataset_reads_its_own_files_only(tmp_path, hub):
         "hf://datasets/org/set@1/a.wav::file:///etc/passwd",
         "http://127.0.0.1/a.wav::hf://datasets/org/set@1/a.wav",
         "file:///etc/passwd",
+        "hf://datasets/org/set@1/gone.wav",
     ]
     calls = hub([{"bytes": None, "path": path} for path in paths])
     corpus = load_corpus("org/set", config="de", revision="1", token="t")
@@ -551,7 +552,8 @@ def test_hub_dataset_reads_its_own_files_only(tmp_path, hub):
     assert corpus.name == "org/set"
     errors = [clip.error and str(clip.error) for clip in corpus.iter_audio()]
     assert errors[:2] == [None, None]
-    assert all("its path is not part of org/set" in error for error in errors[2:])
+    assert all("its path is not part of org/set" in error for error in errors[2:-1])
+    assert errors[-1] == "train[9] cannot be read (no such file in org/set)"
     assert set(FakeHub.tokens) == {"t"}
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from modeling_sere.embedding_sere import moments
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField, LinearMap
+from modeling_sere.training.voices import GROUPS, voice_group_map
 
 SOURCE, TARGET = 0, 1  # domain numbers inside the field
 
@@ -37,12 +38,21 @@ class Domain:
         speakers = None if self.speakers is None else self.speakers[rows].unique(return_inverse=True)[1]
         return Domain(self.features[rows], speakers)
 
-    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(G, 2, D) statistics of each speaker (one group without ids) and (n,) the group of each clip."""
-        if self.speakers is None:
-            return moments(self.features)[None], torch.zeros(len(self), dtype=torch.long)
-        groups = int(self.speakers.max()) + 1
-        return torch.stack([moments(self.features[self.speakers == g]) for g in range(groups)]), self.speakers
+
+@dataclass
+class Grouping:
+    """How the clips of a domain are normalised: `statistics` (G, 2, D) and the group (n,) of each clip."""
+
+    statistics: torch.Tensor
+    group: torch.Tensor
+
+
+@dataclass
+class Voices(Grouping):
+    """Grouping by voice, with the linear rule (F, G), (G,) that tells the group of any clip from its functionals."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
 
 
 @dataclass
@@ -59,23 +69,44 @@ class Organised:
     """What one draw of shots gives, stage by stage, each as a map from embedding and cues to scores (C).
 
     prototype: cosine with each class's mean embedding. response: ridge on the shots alone. field: the organised field,
-    whose softmax over the clips it was organised with are its posteriors.
+    whose softmax over the clips it was organised with are its posteriors. single: the map that the saved model carries,
+    for clips normalised by voice group; the field's own where there are no speaker ids.
     """
 
     shots: torch.Tensor  # (n source,) class index or -100
     prototype: LinearMap
     response: LinearMap
     field: LinearMap
+    single: LinearMap
+
+
+def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
+    """Voice groups of a domain (docs/method.md, "Voice groups"); one group twice where there are none to be found."""
+    cue_map = model.sere.embedding.cue_map
+    functionals = features[:, : len(cue_map)]
+    everyone = moments(features).expand(model.config.num_voice_groups, -1, -1)
+    rule = voice_group_map(functionals, cue_map) if model.config.num_voice_groups == GROUPS else None
+    if rule is None:
+        weight = functionals.new_zeros(len(cue_map), len(everyone))
+        return Voices(everyone, torch.zeros(len(features), dtype=torch.long), weight, weight[0])
+    group = (functionals @ rule[0] + rule[1]).argmax(1)
+    return Voices(torch.stack([moments(features[group == g]) for g in range(GROUPS)]), group, *rule)
+
+
+def speakers(domain: Domain) -> Grouping:
+    """Grouping by speaker id."""
+    groups = range(int(domain.speakers.max()) + 1)
+    return Grouping(torch.stack([moments(domain.features[domain.speakers == g]) for g in groups]), domain.speakers)
 
 
 @torch.no_grad()
-def embed(model: SereForAudioClassification, domain: Domain) -> Embedded:
-    """Normalise a domain by its own statistics (docs/method.md, "Embedding")."""
+def embed(model: SereForAudioClassification, features: torch.Tensor, grouping: Grouping) -> Embedded:
+    """Normalise a domain's raw features (n, D) group by group (docs/method.md, "Embedding")."""
     embedding = model.sere.embedding
-    statistics, group = domain.statistics()
-    standardised = torch.empty_like(domain.features)
-    for g in range(len(statistics)):
-        standardised[group == g] = embedding.standardised(domain.features[group == g], statistics[g])
+    standardised = torch.empty_like(features)
+    for g in range(len(grouping.statistics)):
+        rows = grouping.group == g
+        standardised[rows] = embedding.standardised(features[rows], grouping.statistics[g])
     raw = embedding.raw_cues(standardised)
     cue_std = moments(raw)[1]
     return Embedded(embedding.embed(standardised), embedding.cues(raw, cue_std), cue_std)
@@ -91,8 +122,14 @@ class Adaptation:
 
     @torch.no_grad()
     def __init__(self, model: SereForAudioClassification, source: Domain, target: Domain):
-        self.model, self.target_features = model, target.features
-        self.source, self.target = embed(model, source), embed(model, target)
+        self.model = model
+        self.groupings = [voices(model, d.features) if d.speakers is None else speakers(d) for d in (source, target)]
+        self.source, self.target = (
+            embed(model, d.features, grouping) for d, grouping in zip((source, target), self.groupings, strict=True)
+        )
+        # what the saved model knows of a clip whose speaker it has never met
+        self.voices = self.groupings[TARGET] if target.speakers is None else voices(model, target.features)
+        self.unknown = self.target if target.speakers is None else embed(model, target.features, self.voices)
         self.field = InstantaneousResonanceField(model.config)
         self.embeddings = torch.cat([self.source.embeddings, self.target.embeddings])
         self.cues = torch.cat([self.source.cues, self.target.cues])
@@ -104,6 +141,11 @@ class Adaptation:
         """Run the field. shots (n source,): class index of the labelled clips, -100 elsewhere."""
         everything = torch.cat([shots, shots.new_full((len(self.target.embeddings),), UNLABELLED)])
         result = self.field(self.embeddings, self.cues, everything, self.domains, filter=self.filter)
+        single = result.maps[TARGET]
+        if self.unknown is not self.target:
+            embeddings = torch.cat([self.source.embeddings, self.unknown.embeddings])
+            cues = torch.cat([self.source.cues, self.unknown.cues])
+            single = self.field.read_out(embeddings, cues, everything, self.domains, result.posteriors)[TARGET]
         classes = range(self.model.config.num_labels)
         means = torch.stack([self.source.embeddings[shots == k].mean(0) for k in classes])
         return Organised(
@@ -111,16 +153,25 @@ class Adaptation:
             prototype=LinearMap.of_embeddings(F.normalize(means, dim=1).T),
             response=self.field.response(self.embeddings, everything),
             field=result.maps[TARGET],
+            single=single,
         )
 
     @torch.no_grad()
     def install(self, organised: Organised) -> None:
         """Leave in the model all that travels: the organised map, the target's statistics, the labelled sources."""
         model, embedding = self.model, self.model.sere.embedding
-        model.adopt(organised.field)
-        embedding.statistics.copy_(moments(self.target_features)[None])
-        embedding.cue_std.copy_(self.target.cue_std)
+        model.adopt(organised.single)
+        embedding.statistics.copy_(self.voices.statistics)
+        embedding.voice_weight.copy_(self.voices.weight)
+        embedding.voice_bias.copy_(self.voices.bias)
+        embedding.cue_std.copy_(self.unknown.cue_std)
         labelled = organised.shots != UNLABELLED
         model.source_embeddings.copy_(self.source.embeddings[labelled])
         model.source_cues.copy_(self.source.cues[labelled])
         model.source_labels.copy_(organised.shots[labelled])
+
+    def clip_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Statistics (G, 2, D) of all groups and the group (n,) of each clip, source first."""
+        first, second = self.groupings
+        group = torch.cat([first.group, second.group + len(first.statistics)])
+        return torch.cat([first.statistics, second.statistics]), group

@@ -1,10 +1,17 @@
-"""Arguments of train_sere.py."""
+"""Arguments of train_sere.py: flags, or the same in a JSON file."""
 
+import importlib.util
+import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from transformers import HfArgumentParser
+
+from modeling_sere.training.data import DataError
 from modeling_sere.training.features import DEFAULT_CACHE
 
+MAX_SEED = 2**32  # of NumPy
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
 
@@ -14,7 +21,7 @@ def _option(default, text: str, **metadata):
 
 @dataclass
 class SereArguments:
-    """Every flag can also stand in one JSON file: `train_sere.py run.json`."""
+    """Every flag can also stand in a JSON file: `train_sere.py run.json`, then flags that differ from it."""
 
     source: str = _option(str(SAMPLES / "english"), "Labelled corpus: folder with metadata.csv/.jsonl, or Hub dataset.")
     target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language; labels, if any, are used to score only.")
@@ -57,18 +64,60 @@ class SereArguments:
 
     cache_dir: str = _option(str(DEFAULT_CACHE), "Feature cache.")
     resume: bool = _option(False, "Go on with an unfinished run in --output_dir.")
-    overwrite_output_dir: bool = _option(False, "Replace what is in --output_dir.")
+    overwrite_output_dir: bool = _option(False, "Replace the run in --output_dir.")
     report_to: str | None = _option(None, "Trackers, comma separated, or none (default: tensorboard if installed).")
 
     def __post_init__(self):
         for name, low in (("shots", 1), ("draws", 1), ("batch_size", 1), ("refine_steps", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} must be at least {low}, not {getattr(self, name)}.")
+        if self.seed + self.draws > MAX_SEED:
+            raise ValueError(f"--seed must be at most {MAX_SEED - self.draws}, not {self.seed}.")
         if self.train_encoder != "none" and self.encoder == "none":
             raise ValueError("--train_encoder needs an encoder: name one with --encoder.")
         if self.train_encoder != "none" and self.refine_steps == 0:
             raise ValueError("--train_encoder needs gradient steps: set --refine_steps, for example to 200.")
+        if self.train_encoder == "lora" and importlib.util.find_spec("peft") is None:
+            raise ValueError("--train_encoder lora needs the package peft: pip install peft.")
         if not 0 <= self.max_skipped <= 1:
             raise ValueError(f"--max_skipped must be a share from 0 to 1, not {self.max_skipped}.")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"--learning_rate must be positive, not {self.learning_rate}.")
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str):  # argparse would print every flag's usage and leave
+        raise DataError(f"{message} (--help lists all flags)")
+
+
+def parse_arguments(flags: list[str]) -> SereArguments:
+    """Arguments from a command line whose first word may be a JSON file; flags after it win over the file.
+
+    Raises:
+        DataError: a flag or the file that cannot be understood.
+    """
+    if flags and flags[0].endswith(".json"):
+        flags = _json_flags(Path(flags[0])) + flags[1:]
+    parser = _Parser(SereArguments, allow_abbrev=False)
+    try:
+        arguments, unknown = parser.parse_args_into_dataclasses(
+            flags, return_remaining_strings=True, look_for_args_file=False
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    if unknown:
+        parser.error(f"unknown flags: {' '.join(unknown)}")
+    return arguments
+
+
+def _json_flags(path: Path) -> list[str]:
+    """As flags, so that types and choices are checked in one place; null is the default."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON in UTF-8: {error}.") from error
+    if not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values()):
+        raise DataError(f'{path} must be one JSON object of texts, numbers, true and false, like {{"shots": 5}}.')
+    return [f"--{name}={value}" for name, value in values.items() if value is not None]

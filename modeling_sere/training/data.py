@@ -682,8 +682,11 @@ class _CellReader:
             return _file_bytes(os.path.join(self._locate.root, relative), name)
         # a dataset must not make us read other files of this machine, or other addresses
         if re.fullmatch(rf"(zip://[^:]*::)?hf://datasets/{re.escape(self._dataset)}[@/](?!.*\.\.)[^:]*", path):
-            with fsspec.open(path, "rb", hf={"token": self._token}) as file:
-                return file.read()
+            try:
+                with fsspec.open(path, "rb", hf={"token": self._token}) as file:
+                    return file.read()
+            except FileNotFoundError as error:  # anything else is the network's fault, not the clip's
+                raise AudioError(f"{name} cannot be read (no such file in {self._dataset})") from error
         roots = [os.path.realpath(root) for root in (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)]
         real = os.path.realpath(path)
         if "://" not in path and any(os.path.commonpath([root, real]) == root for root in roots):

@@ -14,38 +14,38 @@ class Evaluation:
 
     Args:
         rows: rows of the target pool to score.
-        transductive: the rows took part in `adaptation`, in the same order, and keep the embeddings they had there
-            (normalised by their own speakers' statistics where ids are used). Otherwise each clip is embedded by
-            itself, with the statistics that the saved model carries.
+        setting: "transductive": the rows took part in `adaptation`, in the same order, and keep the embeddings they had
+            there (normalised by their own speakers' statistics where ids are used). "inductive": each clip is embedded
+            by itself, with the statistics and the map that the saved model carries.
     """
 
-    def __init__(self, adaptation: Adaptation, target: Pool, rows: list[int], transductive: bool):
-        self.labels = target.labels
+    def __init__(self, adaptation: Adaptation, target: Pool, rows: list[int], setting: str):
+        self.labels, self.setting = target.labels, setting
         labelled = (target.references[rows] != UNLABELLED).nonzero().squeeze(1)
         self.rows = torch.tensor(rows)[labelled]
         self.references = target.references[self.rows].numpy()
-        if transductive:
+        if setting == "transductive":
             self.inputs = adaptation.target.embeddings[labelled], adaptation.target.cues[labelled]
         else:
-            self.inputs = self.single_clip_inputs(adaptation, target)
+            with torch.no_grad():
+                self.inputs = adaptation.model.sere.embedding(target.domain.features[self.rows])
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @torch.no_grad()
-    def single_clip_inputs(self, adaptation: Adaptation, target: Pool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings and cues of the rows as the saved model makes them: clip by clip, domain statistics only."""
-        return adaptation.model.sere.embedding(target.domain.features[self.rows])
-
-    def scores(self, linear: LinearMap) -> dict:
+    def of_map(self, linear: LinearMap) -> dict:
         """UAR, WAR, macro-F1, recalls and confusion of a map."""
         return score(linear(*self.inputs).argmax(1).numpy(), self.references, self.labels)
 
+    def scores(self, organised: Organised) -> dict:
+        """The same of SERE: the field's posteriors, or what the saved model says of a clip it has not seen."""
+        return self.of_map(organised.field if self.setting == "transductive" else organised.single)
+
     def stages(self, organised: Organised) -> dict:
-        """Scores of the field, and the UAR of the stages before it."""
-        return self.scores(organised.field) | {
-            "uar_before": self.scores(organised.response)["uar"],
-            "uar_prototype": self.scores(organised.prototype)["uar"],
+        """Scores of SERE, and the UAR of what it starts from."""
+        return self.scores(organised) | {
+            "uar_before": self.of_map(organised.response)["uar"],
+            "uar_prototype": self.of_map(organised.prototype)["uar"],
         }
 
 

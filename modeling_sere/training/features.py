@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,13 +41,13 @@ class Features:
     skipped: list[SkippedClip]
 
 
-def fingerprint(model: SereModel) -> str:
-    """Identifies everything that decides a clip's raw features: encoder weights, layers, highlights, front-end code."""
+def fingerprint(model: SereModel, precision: str = "no") -> str:
+    """Identifies all that decides a clip's raw features: encoder weights, layers, highlights, front-end code, precision."""
     digest = hashlib.blake2b(digest_size=16)
     folder = Path(modeling_sere.__file__).parent
     for name in ("audio_sere.py", "dynamics_sere.py", "encoder_sere.py", "modeling_sere.py"):
         digest.update((folder / name).read_bytes())
-    digest.update(repr((model.config.encoder_layers, model.config.encoder_normalize, model.dtype)).encode())
+    digest.update(repr((model.config.encoder_layers, model.config.encoder_normalize, model.dtype, precision)).encode())
     tensors = {"highlight_weight": model.highlight_weight}
     if model.encoder is not None:
         tensors |= model.encoder.state_dict()
@@ -61,19 +60,28 @@ def fingerprint(model: SereModel) -> str:
 class FeatureCache:
     """Shards of features on disk, one folder per fingerprint.
 
-    A shard is a structured .npy file (key, features), written under a temporary name and renamed when it is whole: a
-    killed run leaves nothing that could be read by mistake, and two runs can share the folder.
+    A shard is a structured .npy file (key, features) named by its digest, written under a temporary name and renamed
+    when it is whole: a killed run leaves nothing that could be read by mistake, and two runs can share the folder.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.rows: dict[str, np.ndarray] = {}  # key -> view into a memory-mapped shard
+        self.places: dict[str, tuple[Path, int]] = {}  # key -> shard and row; no shard stays open, there may be thousands
         for path in sorted(folder.glob("*.npy")):
             try:
                 shard = np.load(path, mmap_mode="r")
-                self.rows.update(zip((key.decode() for key in shard["key"]), shard["features"], strict=True))
+                if _digest(shard) != path.stem:
+                    raise ValueError("its content has changed")
+                self._place(path, shard)
             except (ValueError, OSError, EOFError) as error:
                 logger.warning("Feature cache: %s is damaged and will be encoded again (%s).", path.name, error)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        path, row = self.places[key]
+        return np.array(np.load(path, mmap_mode="r")[row]["features"])
+
+    def _place(self, path: Path, shard: np.ndarray):
+        self.places.update((key.decode(), (path, row)) for row, key in enumerate(shard["key"]))
 
     def add(self, features: dict[str, np.ndarray]):
         """Write one shard. Raises DataError when the disk is full."""
@@ -89,16 +97,21 @@ class FeatureCache:
             try:
                 with os.fdopen(handle, "wb") as file:
                     np.save(file, shard)
-                os.replace(name, self.folder / f"{hashlib.blake2b(shard.tobytes(), digest_size=16).hexdigest()}.npy")
+                path = self.folder / f"{_digest(shard)}.npy"
+                os.replace(name, path)
             except BaseException:
                 os.unlink(name)
                 raise
         except OSError as error:
             raise DataError(
-                f"The feature cache {self.folder.parent} cannot be written ({error.strerror}): "
+                f"The feature cache {self.folder.parent} cannot be written ({error.strerror or error}): "
                 "free some space or give another --cache_dir."
             ) from error
-        self.rows.update(features)
+        self._place(path, shard)
+
+
+def _digest(shard: np.ndarray) -> str:
+    return hashlib.blake2b(shard.tobytes(), digest_size=16).hexdigest()
 
 
 def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,7 +147,9 @@ class FeatureExtraction:
     def __init__(self, model: SereModel, accelerator: Accelerator, cache_dir: Path | None):
         self.model = model
         self.accelerator = accelerator
-        self.cache = None if cache_dir is None else FeatureCache(Path(cache_dir) / fingerprint(model))
+        self.cache = None if cache_dir is None else FeatureCache(
+            Path(cache_dir) / fingerprint(model, accelerator.mixed_precision)
+        )
         self.encoded = 0  # clips that were not in the cache
 
     def __call__(self, corpus: Corpus, indices: list[int] | None = None) -> Features:
@@ -142,7 +157,6 @@ class FeatureExtraction:
         indices = list(range(len(corpus))) if indices is None else sorted(indices)
         mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
         rows, skipped = self._extract(corpus, mine)
-        # np.save cannot hold them in order on several processes: gather as objects, then sort by index
         rows = sorted(gather_object(rows), key=lambda row: row[0])
         skipped = sorted(gather_object(skipped))
         if not rows:
@@ -156,7 +170,7 @@ class FeatureExtraction:
 
     def _extract(self, corpus, indices):
         rows, skipped, waiting = [], [], []
-        known = self.cache.rows if self.cache else {}
+        known = self.cache.places if self.cache else {}
         bar = tqdm(
             total=len(indices), desc=f"Encoding {corpus.name}", unit="clip",
             disable=not self.accelerator.is_local_main_process,
@@ -167,7 +181,7 @@ class FeatureExtraction:
                 skipped.append((clip.index, str(clip.error)))
                 logger.warning("Skipped: %s", clip.error)
             elif clip.waveform is None:
-                rows.append((clip.index, clip.key, np.asarray(known[clip.key])))
+                rows.append((clip.index, clip.key, self.cache[clip.key]))
             else:
                 waiting.append(clip)
             if len(waiting) == SHARD_CLIPS:
@@ -199,12 +213,12 @@ def _explain(corpus: Corpus, skipped: tuple[int, str]) -> str:
 class FrameStore:
     """Frames of clips in one memory-mapped float16 file, for gradient steps on them without the encoder.
 
-    Used as a context manager: the file is removed at the end.
+    Used as a context manager. The file has no name where the system allows that: even a killed run leaves nothing.
     """
 
     def __init__(self, model: SereModel, device):
         self.model, self.device = model, device
-        self.folder = Path(tempfile.mkdtemp(prefix="sere-frames-"))
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115
         self.offsets: dict[int, tuple[int, int]] = {}  # item -> (first row, frames)
         self.functionals: dict[int, torch.Tensor] = {}
 
@@ -212,29 +226,38 @@ class FrameStore:
         return self
 
     def __exit__(self, *_):
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.file.close()
 
     def fill(self, corpora: list[Corpus], indices: list[int], progress: bool):
-        """Encode item k = clip `indices[k]` of `corpora[k]`, for all k; clips of a corpus follow each other."""
-        path, total = self.folder / "frames.f16", 0
+        """Encode item k = clip `indices[k]` of `corpora[k]`, for all k. Raises DataError when the disk is full."""
+        total = 0
         items = {(id(corpus), index): k for k, (corpus, index) in enumerate(zip(corpora, indices, strict=True))}
-        with open(path, "wb") as file:
-            bar = tqdm(total=len(indices), desc="Keeping frames", unit="clip", disable=not progress)
-            for corpus in dict.fromkeys(corpora):
-                for clip in corpus.iter_audio(sorted(index for owner, index in items if owner == id(corpus))):
-                    bar.update()
-                    values, mask = collate([clip.waveform], self.device)
-                    with torch.inference_mode():
-                        frames = self.model.frames(values, mask)
-                    rows = torch.cat([frames.dynamics, *frames.states], 2)[0]
-                    file.write(rows.half().cpu().numpy().tobytes())
-                    item = items[id(corpus), clip.index]
-                    self.offsets[item] = (total, len(rows))
-                    self.functionals[item] = frames.functionals[0].float().cpu().clone()
-                    total += len(rows)
-            bar.close()
+        bar = tqdm(total=len(indices), desc="Keeping frames", unit="clip", disable=not progress)
+        for corpus in dict.fromkeys(corpora):
+            for clip in corpus.iter_audio(sorted(index for owner, index in items if owner == id(corpus))):
+                bar.update()
+                values, mask = collate([clip.waveform], self.device)
+                with torch.inference_mode():
+                    frames = self.model.frames(values, mask)
+                rows = torch.cat([frames.dynamics, *frames.states], 2)[0]
+                self._write(rows.half().cpu().numpy())
+                item = items[id(corpus), clip.index]
+                self.offsets[item] = (total, len(rows))
+                self.functionals[item] = frames.functionals[0].float().cpu().clone()
+                total += len(rows)
+        bar.close()
         self.widths = [frames.dynamics.shape[2], *(state.shape[2] for state in frames.states)]
-        self.rows = np.memmap(path, dtype=np.float16, mode="r", shape=(total, sum(self.widths)))
+        self.rows = np.memmap(self.file, dtype=np.float16, mode="r", shape=(total, sum(self.widths)))
+
+    def _write(self, rows: np.ndarray):
+        try:
+            self.file.write(rows.tobytes())
+            self.file.flush()
+        except OSError as error:
+            raise DataError(
+                f"The frames of all clips do not fit into {tempfile.gettempdir()} ({error.strerror}): free some space or "
+                "set TMPDIR to a larger disk."
+            ) from error
 
     def batch(self, items: list[int]) -> SereFrames:
         """Frames of some items, padded with zeros."""

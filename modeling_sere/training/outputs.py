@@ -28,27 +28,30 @@ class OutputFolder:
     """An output directory that appears only when everything in it is whole.
 
     Work goes on in `<output_dir>.partial`, which is renamed at the end; `--resume` goes on with an unfinished one.
+    Only a finished run is ever replaced: a folder of other files stays even if it is to be overwritten.
 
     Raises:
-        DataError: the folder holds another run, or an unfinished one that is not to be resumed.
+        DataError: the folder cannot be used, holds another run or other files, or has an unfinished run beside it that
+            is not to be resumed or was made with other arguments.
     """
 
     def __init__(self, arguments: SereArguments):
-        self.final = Path(arguments.output_dir)
+        self.final = Path(arguments.output_dir).expanduser().resolve()
         self.partial = self.final.with_name(self.final.name + ".partial")
         self.resume = arguments.resume
         self.identity = {key: value for key, value in asdict(arguments).items() if key not in FREE}
-        if not arguments.overwrite_output_dir:
-            self._check()
+        self._check(arguments.overwrite_output_dir)
 
-    def _check(self):
-        if self.final.is_file() or (self.final.is_dir() and any(self.final.iterdir())):
-            raise DataError(
-                f"{self.final} already holds a run or other files: give another --output_dir, or --overwrite_output_dir."
-            )
-        if self.partial.exists() and not self.resume:
+    def _check(self, overwrite: bool):
+        if self.final.is_file() or self.final.is_mount():
+            raise DataError(f"{self.final} is a file or a mounted disk: give a new folder as --output_dir.")
+        if (self.final / "results.json").is_file() and not overwrite:
+            raise DataError(f"{self.final} already holds a run: give another --output_dir, or --overwrite_output_dir.")
+        if self.final.is_dir() and any(self.final.iterdir()) and not (self.final / "results.json").is_file():
+            raise DataError(f"{self.final} holds files that are not of a run: give another --output_dir.")
+        if self.partial.exists() and not self.resume and not overwrite:
             raise DataError(f"{self.partial} is an unfinished run: add --resume to go on with it, or delete it.")
-        if self.partial.exists() and self._state() != self.identity:
+        if self.partial.exists() and self.resume and self._state() != self.identity:
             raise DataError(f"{self.partial} was made with other arguments: resume with those, or delete it.")
 
     def _state(self) -> dict | None:
@@ -58,11 +61,14 @@ class OutputFolder:
             return None
 
     def open(self):
-        """Create the working folder; a run that is not resumed starts empty."""
-        if self.partial.exists() and not self.resume:
-            shutil.rmtree(self.partial)
-        self.partial.mkdir(parents=True, exist_ok=True)
-        (self.partial / STATE).write_text(json.dumps(self.identity, indent=1))
+        """Create the working folder; a run that is not resumed starts empty. Raises DataError: not writable."""
+        try:
+            if self.partial.exists() and not self.resume:
+                shutil.rmtree(self.partial)
+            self.partial.mkdir(parents=True, exist_ok=True)
+            (self.partial / STATE).write_text(json.dumps(self.identity, indent=1))
+        except OSError as error:
+            raise DataError(f"{self.partial} cannot be written ({error.strerror}): give another --output_dir.") from error
 
     @property
     def checkpoint(self) -> Path:
@@ -88,7 +94,7 @@ def same_audio(source: Pool, target: Pool) -> list[str]:
 
 
 def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> dict:
-    """A clip of middling length for the card's picture: its waveform, highlights and prediction, and no name."""
+    """The clip in the middle of the corpus, for the card's picture: waveform, highlights, prediction, and no name."""
     row = len(pool) // 2
     waveform = next(corpus.iter_audio([pool.clips[row].index])).waveform
     with torch.inference_mode():

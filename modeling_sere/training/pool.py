@@ -27,7 +27,7 @@ class Pool:
         self.clips: list[Clip] = [corpus.clips[index] for index in features.indices]
         index = {label: k for k, label in enumerate(labels)}
         self.references = torch.tensor([index.get(clip.label, UNLABELLED) for clip in self.clips])
-        self.speaker_ids = speaker_ids and all(clip.speaker is not None for clip in self.clips)
+        self.speaker_ids = speaker_ids and corpus.has_speakers
         self.domain = Domain.of(
             features.values, [clip.speaker for clip in self.clips] if self.speaker_ids else None
         )

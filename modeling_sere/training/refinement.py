@@ -1,5 +1,6 @@
 """Refining by gradient: highlight weights and gains on kept frames, or the encoder too from audio."""
 
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from tqdm.auto import tqdm
 
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training.adaptation import Domain
+from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import Corpus, DataError
 from modeling_sere.training.features import FrameStore, collate
@@ -27,9 +28,6 @@ def trainable(model: SereForAudioClassification, train_encoder: str):
 
     Args:
         train_encoder: "none" (highlight weights, gains and classifier), "full" (the encoder too) or "lora".
-
-    Raises:
-        DataError: LoRA without peft.
     """
     encoder = model.sere.encoder
     wanted = {} if encoder is None else {name: p.requires_grad for name, p in encoder.named_parameters()}
@@ -37,10 +35,8 @@ def trainable(model: SereForAudioClassification, train_encoder: str):
     if train_encoder != "full":
         model.freeze_base_model()
     if train_encoder == "lora":
-        try:
-            import peft
-        except ImportError:
-            raise DataError("--train_encoder lora needs the package peft: pip install peft.") from None
+        import peft
+
         layers = LORA_LAYERS.get(encoder.model_type, LORA_LAYERS["default"])
         adapters = peft.get_peft_model(
             encoder.model, peft.LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=layers)
@@ -62,18 +58,17 @@ class Refinement:
     does. Every process draws its own unlabelled clips and the same labelled ones.
 
     Args:
-        model: organised; what does not require a gradient stays as it is.
+        adaptation: of an organised model; what of it does not require a gradient stays as it is.
         shots: (n source,) class index of the labelled clips, -100 elsewhere.
         load: items -> keyword arguments of the model's forward (frames or waveforms); source clips are numbered from
             0, target clips after them.
     """
 
-    def __init__(
-        self, model, accelerator: Accelerator, source: Domain, shots: torch.Tensor, target: Domain, load, arguments
-    ):
+    def __init__(self, adaptation: Adaptation, accelerator: Accelerator, shots: torch.Tensor, load, arguments):
         self.accelerator, self.load, self.arguments = accelerator, load, arguments
-        self.labels = torch.cat([shots, torch.full((len(target),), UNLABELLED)])
-        self.statistics, self.group = _joined(source, target)
+        model, targets = adaptation.model, len(adaptation.target.embeddings)
+        self.labels = torch.cat([shots, torch.full((targets,), UNLABELLED)])
+        self.statistics, self.group = adaptation.clip_statistics()
         self.shots = (self.labels != UNLABELLED).nonzero().squeeze(1)
         self.others = (self.labels == UNLABELLED).nonzero().squeeze(1)
         optimizer = torch.optim.AdamW(
@@ -106,6 +101,8 @@ class Refinement:
         for step in bar:
             torch.manual_seed(self.arguments.seed * 1_000_003 + step)  # dropout repeats after a resume
             losses = self._step(self.draw(step))
+            if not math.isfinite(losses["loss"]):
+                raise DataError(f"The loss of refining step {step} is {losses['loss']}: lower --learning_rate.")
             bar.set_postfix(loss=f"{losses['loss']:.3f}")
             log(losses, step)
             if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < self.arguments.refine_steps:
@@ -133,26 +130,19 @@ class Refinement:
             (checkpoint / "step.txt").write_text(str(step))
 
 
-def _joined(source: Domain, target: Domain) -> tuple[torch.Tensor, torch.Tensor]:
-    """Statistics (G, 2, D) and group (n,) of both domains' clips, source first."""
-    (first, group_first), (second, group_second) = source.statistics(), target.statistics()
-    return torch.cat([first, second]), torch.cat([group_first, group_second + len(first)])
-
-
 def refine(
     arguments: SereArguments,
     accelerator: Accelerator,
-    model: SereForAudioClassification,
-    checkpoint: Path,
-    source: tuple[Corpus, list[int], Domain],
+    adaptation: Adaptation,
     shots: torch.Tensor,
-    target: tuple[Corpus, list[int], Domain],
+    checkpoint: Path,
+    clips: list[tuple[Corpus, list[int]]],
     log: Callable[[dict, int], None],
 ):
-    """Take `arguments.refine_steps` steps. Source and target: corpus, indices of the rows in it, domain."""
-    corpora = [source[0]] * len(source[1]) + [target[0]] * len(target[1])
-    indices = [*source[1], *target[1]]
-    model.to(accelerator.device)
+    """Take `arguments.refine_steps` steps with the model of `adaptation`; `clips`: its source and target clips."""
+    model = adaptation.model.to(accelerator.device)
+    corpora = [corpus for corpus, indices in clips for _ in indices]
+    indices = [index for _, indices in clips for index in indices]
     with trainable(model, arguments.train_encoder), FrameStore(model.sere, accelerator.device) as store:
         if arguments.train_encoder == "none":
             store.fill(corpora, indices, progress=accelerator.is_local_main_process)
@@ -160,11 +150,13 @@ def refine(
         def load(items: list[int]) -> dict:
             if arguments.train_encoder == "none":
                 return {"frames": store.batch(items)}
-            clips = [next(corpora[item].iter_audio([indices[item]])) for item in items]
-            values, mask = collate([clip.waveform for clip in clips], accelerator.device)
+            waveforms = {}
+            for corpus, _ in clips:
+                asked = sorted(item for item in items if corpora[item] is corpus)
+                decoded = corpus.iter_audio([indices[item] for item in asked])
+                waveforms |= {item: clip.waveform for item, clip in zip(asked, decoded, strict=True)}
+            values, mask = collate([waveforms[item] for item in items], accelerator.device)
             return {"input_values": values, "attention_mask": mask}
 
-        Refinement(model, accelerator, source[2], shots, target[2], load, arguments).run(
-            checkpoint, arguments.resume, log
-        )
+        Refinement(adaptation, accelerator, shots, load, arguments).run(checkpoint, arguments.resume, log)
     model.to("cpu").eval()

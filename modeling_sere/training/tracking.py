@@ -1,8 +1,18 @@
 """Experiment trackers: what --report_to means."""
 
+from dataclasses import asdict
+
 from accelerate.utils import is_tensorboard_available
 
+from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import DataError
+
+PATHS = ("source", "target", "encoder", "label_map", "output_dir", "cache_dir")
+
+
+def recorded(arguments: SereArguments) -> dict:
+    """What a tracker is told of the run: no paths, as TensorBoard's log lies in the folder that gets published."""
+    return {name: value for name, value in asdict(arguments).items() if name not in PATHS}
 
 
 def trackers(report_to: str | None) -> list[str]:

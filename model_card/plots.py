@@ -1,0 +1,131 @@
+"""Plots of the model card: 9 inches wide, so that 12 points stay readable where a page shows them at 900 pixels.
+
+One-hue and grey scales with the numbers written out: nothing is told by hue alone. Each plot is drawn on a figure of
+its own, without pyplot's global state and under matplotlib's default style, whatever the user's settings are.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+WIDTH = 9.0  # inches
+DPI = 200
+FRAME_SAMPLES = 320  # of the highlights
+ENVELOPE_COLUMNS = 1200  # more than the plot has room for, far fewer than a clip has samples
+STYLE = ["default", {"font.size": 12.0, "axes.spines.top": False, "axes.spines.right": False}]
+BLUE, GREY = "#08519c", "#737373"
+
+
+def plot_confusion(path: Path, confusion: np.ndarray, labels: Sequence[str]) -> None:
+    """Row-normalised confusion matrix with the counts.
+
+    Args:
+        path: PNG file to write.
+        confusion: (C, C) counts, rows are the truth. A row without clips says so.
+        labels: C names.
+    """
+    totals = confusion.sum(1, keepdims=True)
+    shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
+    classes = len(labels)
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.6 + 0.72 * classes), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for row, column in np.argwhere(~np.isnan(shares)):
+            share = shares[row, column]
+            axes.text(
+                column, row, f"{100 * share:.0f} %\n({confusion[row, column]})", ha="center", va="center",
+                fontsize=11 if classes <= 8 else 8, color="white" if share > 0.65 else "black",
+            )  # fmt: skip
+        for row in np.flatnonzero(totals == 0):
+            axes.text((classes - 1) / 2, row, "no clips", ha="center", va="center", color=GREY)
+        axes.set_xticks(range(classes), labels, rotation=0 if classes <= 8 else 45)
+        axes.set_yticks(range(classes), labels)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        _cell_borders(axes, shares.shape)
+        _save(figure, path)
+
+
+def plot_highlights(
+    path: Path,
+    waveform: np.ndarray,
+    highlights: np.ndarray,
+    sampling_rate: int,
+    timeline: np.ndarray | None = None,
+    labels: Sequence[str] = (),
+) -> None:
+    """A clip's waveform, its highlight weights and, if given, its emotion timeline, over one time axis.
+
+    Args:
+        path: PNG file to write.
+        waveform: (N,) samples.
+        highlights: (T,) weights, one per 320 samples; drawn as multiples of the uniform weight 1 / T.
+        timeline: (T', C) scores in [0, 1] of equally long parts of the clip.
+        labels: C names of the timeline's columns.
+    """
+    seconds = len(waveform) / sampling_rate
+    panels = 2 if timeline is None else 3
+    heights = [1.2, 1.0, 0.28 * max(4, len(labels))][:panels]
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.0 + 1.5 * sum(heights)), layout="constrained")
+        axes = figure.subplots(panels, 1, sharex=True, height_ratios=heights)
+        _draw_waveform(axes[0], waveform, seconds)
+        _draw_weights(axes[1], highlights, sampling_rate)
+        if timeline is not None:
+            _draw_timeline(axes[2], timeline, labels, seconds)
+        axes[0].set_xlim(0, seconds)
+        axes[-1].set_xlabel("time (s)")
+        _save(figure, path)
+
+
+def _draw_waveform(axes: Axes, waveform: np.ndarray, seconds: float) -> None:
+    columns = np.array_split(waveform, min(ENVELOPE_COLUMNS, len(waveform)))
+    times = np.linspace(0, seconds, len(columns))
+    low, high = [c.min() for c in columns], [c.max() for c in columns]
+    axes.fill_between(times, low, high, color=GREY, linewidth=0.5)
+    limit = 1.05 * max(float(np.abs(waveform).max()), 1e-6)
+    axes.set_ylim(-limit, limit)
+    axes.set_ylabel("amplitude")
+
+
+def _draw_weights(axes: Axes, highlights: np.ndarray, sampling_rate: int) -> None:
+    times = (np.arange(len(highlights)) + 0.5) * FRAME_SAMPLES / sampling_rate
+    relative = highlights * len(highlights)
+    axes.fill_between(times, relative, color=BLUE, alpha=0.25, linewidth=0)
+    axes.plot(times, relative, color=BLUE, linewidth=1.5)
+    axes.axhline(1, color="black", linewidth=1, linestyle="--")
+    axes.annotate("uniform", (1, 1), xycoords=axes.get_yaxis_transform(), xytext=(-4, 3), textcoords="offset points",
+                  ha="right", fontsize=10)  # fmt: skip
+    axes.set_ylim(0, 1.1 * max(1.5, float(relative.max())))
+    axes.set_ylabel("highlight\nweight × T")
+
+
+def _draw_timeline(axes: Axes, timeline: np.ndarray, labels: Sequence[str], seconds: float) -> None:
+    classes = len(labels)
+    image = axes.imshow(
+        timeline.T, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
+        extent=(0, seconds, classes - 0.5, -0.5),
+    )  # fmt: skip
+    axes.set_yticks(range(classes), labels)
+    axes.figure.colorbar(image, ax=axes, location="right", label="score", pad=0.01)
+
+
+def _cell_borders(axes: Axes, shape: tuple[int, int]) -> None:
+    """White lines between the cells of an image, and no frame or ticks around it."""
+    axes.set_xticks(np.arange(1, shape[1]) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, shape[0]) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=DPI)

@@ -1,0 +1,69 @@
+"""Voice groups: an unsupervised stand-in for speaker ids that does not eat the emotion.
+
+Two groups of voices (in practice mostly low and high ones) have statistics of their own. More groups, or groups found on
+the raw features, follow the emotion instead of the speaker (benchmarks/README.md).
+"""
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+
+from modeling_sere.dynamics_sere import FUNCTIONAL_NAMES
+from modeling_sere.embedding_sere import CLIP
+
+PITCH = ("f0.p20", "f0.p50")
+# what tells voices apart, and what tells a loud or lively clip from a calm one of the same voice
+TRAITS = (
+    "f0.mean", "f0.p20", "f0.p50", "f0.p80",
+    "voiced.f1_frequency.mean", "voiced.f2_frequency.mean", "voiced.f3_frequency.mean",
+    "loudness.mean", "loudness.p80", "sound_level", "voiced.alpha_ratio.mean", "voiced.hammarberg.mean",
+    "voiced.slope_500_1500.mean", "f0.std_norm", "f0.range", "voiced.hnr.mean", "voiced.jitter.mean",
+    "voiced.h1_h2.mean",
+)  # fmt: skip
+GROUPS = 2
+SELF_TRAINING_ROUNDS = 5
+MIN_CLIPS = 10  # statistics of fewer clips say more about those clips than about the voice
+
+
+def voice_group_map(functionals: torch.Tensor, cue_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """A linear rule for the voice group of a clip (docs/method.md, "Voice groups").
+
+    k-means on pitch, from which what the other cues explain has been regressed out, gives a first grouping; a logistic
+    regression on voice traits is then trained on its own answers.
+
+    Args:
+        functionals: (n, F) raw. cue_map: (F, 5) of [`SereEmbedding`].
+
+    Returns:
+        weight (F, 2) and bias (2,), the group being the larger of `functionals @ weight + bias`; None where no two
+        groups of at least 10 clips were found.
+    """
+    values = functionals.double().numpy()
+    mean, std = values.mean(0), values.std(0)
+    std = np.where(std > 1e-6 * np.abs(mean) + 1e-12, std, np.inf)  # constant functionals say nothing
+    standardised = np.clip((values - mean) / std, -CLIP, CLIP)
+    groups = _pitch_groups(standardised, cue_map.double().numpy())
+    columns = [FUNCTIONAL_NAMES.index(name) for name in TRAITS]
+    for _ in range(SELF_TRAINING_ROUNDS):
+        if np.bincount(groups, minlength=GROUPS).min() < MIN_CLIPS:
+            return None
+        rule = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced").fit(standardised[:, columns], groups)
+        groups = rule.predict(standardised[:, columns])
+    if np.bincount(groups, minlength=GROUPS).min() < MIN_CLIPS:
+        return None
+    weight = np.zeros((values.shape[1], GROUPS))
+    weight[columns, 1] = rule.coef_[0] / std[columns]
+    bias = np.array([0.0, rule.intercept_[0] - mean[columns] @ weight[columns, 1]])
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+
+
+def _pitch_groups(standardised: np.ndarray, cue_map: np.ndarray) -> np.ndarray:
+    """(n,) 0 or 1: two clusters of pitch given how lively, loud, bright and fast each clip is."""
+    if len(standardised) < GROUPS * MIN_CLIPS:
+        return np.zeros(len(standardised), dtype=int)
+    pitch = standardised[:, [FUNCTIONAL_NAMES.index(name) for name in PITCH]]
+    others = np.c_[(standardised @ cue_map)[:, 1:], np.ones(len(standardised))]  # all cues but the level of F0
+    residual = pitch - others @ np.linalg.lstsq(others, pitch, rcond=None)[0]
+    residual /= np.maximum(residual.std(0), 1e-12)
+    return KMeans(GROUPS, n_init=10, random_state=0).fit_predict(residual)

@@ -1,0 +1,120 @@
+"""Arguments: flags, a JSON file of them, and one clear sentence for what cannot be understood."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modeling_sere.training import arguments
+from modeling_sere.training.arguments import SereArguments, parse_arguments
+from modeling_sere.training.data import DataError
+
+
+def error_of(*flags) -> str:
+    with pytest.raises(DataError) as caught:
+        parse_arguments(list(flags))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A function that writes a value (or text) into a JSON file and gives its path."""
+
+    def write(value) -> str:
+        path = tmp_path / "run.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return str(path)
+
+    return write
+
+
+def test_without_flags_the_sample_is_used():
+    found = parse_arguments([])
+    assert found == SereArguments()
+    assert (Path(found.source) / "metadata.csv").is_file()
+    assert (Path(found.target) / "metadata.csv").is_file()
+    assert found.encoder == "none"
+
+
+def test_flags():
+    found = parse_arguments(["--shots", "3", "--setting", "inductive", "--no_speaker_ids", "--resume", "--learning_rate=1e-5"])
+    assert (found.shots, found.setting, found.speaker_ids, found.resume) == (3, "inductive", False, True)
+    assert found.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shots", "-1"], "--shots must be at least 1, not -1"),
+        (["--shots", "0"], "--shots"),
+        (["--shots", "five"], "--shots: invalid int value: 'five'"),
+        (["--draws", "0"], "--draws"),
+        (["--batch_size", "0"], "--batch_size"),
+        (["--refine_steps", "-5"], "--refine_steps"),
+        (["--seed", "-1"], "--seed"),
+        (["--seed", str(2**32)], "--seed must be at most"),
+        (["--max_skipped", "5"], "--max_skipped"),
+        (["--max_skipped", "nan"], "--max_skipped"),
+        (["--learning_rate", "0"], "--learning_rate"),
+        (["--learning_rate", "nan"], "--learning_rate"),
+        (["--learning_rate", "inf"], "--learning_rate"),
+        (["--setting", "both"], "--setting: invalid choice: 'both'"),
+        (["--train_encoder", "half"], "--train_encoder"),
+        (["--train_encoder", "full", "--refine_steps", "5"], "name one with --encoder"),
+        (["--train_encoder", "full", "--encoder", "x"], "--refine_steps"),
+        (["--resume", "maybe"], "--resume"),
+        (["--shotz", "3"], "--shotz"),
+        (["--shot", "3"], "--shot"),
+        (["clips/"], "clips/"),
+        (["--source"], "--source"),
+    ],
+)
+def test_what_cannot_be_understood_is_named(flags, message):
+    assert message in error_of(*flags)
+
+
+def test_lora_without_peft(monkeypatch):
+    flags = ["--train_encoder", "lora", "--encoder", "x", "--refine_steps", "5"]
+    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
+    assert "pip install peft" in error_of(*flags)
+
+
+def test_json_file_is_the_same_as_flags(file):
+    values = {"shots": 3, "prior_weight": 0.5, "speaker_ids": False, "resume": True, "label_map": None, "source": "-odd-"}
+    found = parse_arguments([file(values)])
+    assert found == SereArguments(shots=3, prior_weight=0.5, speaker_ids=False, resume=True, source="-odd-")
+
+
+def test_flags_after_a_json_file_win(file):
+    found = parse_arguments([file({"shots": 3, "seed": 1}), "--seed", "2", "--resume"])
+    assert (found.shots, found.seed, found.resume) == (3, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{not json", "not JSON"),
+        ("[1, 2]", "one JSON object"),
+        ({"shots": [3]}, "one JSON object"),
+        ({"shotz": 3}, "shotz"),
+        ({"shots": "five"}, "--shots"),
+        ({"shots": 2.5}, "--shots"),
+        ({"setting": "both"}, "--setting"),
+        ({"speaker_ids": "perhaps"}, "--speaker_ids"),
+    ],
+)
+def test_bad_json_file(file, content, message):
+    assert message in error_of(file(content))
+
+
+def test_missing_json_file(tmp_path):
+    assert "run.json cannot be read: No such file" in error_of(str(tmp_path / "run.json"))
+
+
+def test_help_describes_every_flag(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name}" in text for name in SereArguments.__dataclass_fields__)

@@ -1,0 +1,221 @@
+import math
+import re
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from model_card import write_card
+from modeling_sere import SereConfig, SereForAudioClassification
+
+LABELS = ["anger", "fear", "sadness"]
+PRIVATE = ["03-01-05-01", "WR0_anger_30", "liuchanhg", "actor-17", "/home/someone", "silent_clip"]
+
+
+@pytest.fixture
+def results():
+    return {
+        "uar": 0.5234567, "uar_before": 0.4641, "uar_prototype": 0.4412, "war": 0.55, "macro_f1": 1 / 3, "chance": 1 / 3,
+        "per_class_recall": {"anger": 0.75, "fear": 0.25, "sadness": None}, "confusion": [[6, 2, 0], [3, 1, 0], [0, 0, 0]],
+        "labels": LABELS, "source": "org/emodb", "target": "My Clips", "source_language": "de", "target_language": "it",
+        "shots": 5, "shot_files": ["03-01-05-01.flac"], "seed": 3, "setting": "transductive", "speaker_ids": True,
+        "uar_single_clip": 0.4811, "spread": {"seeds": [3, 4, 5], "uar_mean": 0.5, "uar_std": 0.0321, "draws": 3},
+        "skipped_clips": [{"name": "silent_clip.wav", "reason": "WR0_anger_30.flac is silent"}], "refine_steps": 0,
+        "seconds": {"encode": 12.34, "organise": 0.2}, "encoder": "wavlm-base", "base_model": "microsoft/wavlm-base",
+        "model_id": "org/sere-de-it", "num_source_clips": 454, "num_target_clips": 588, "num_unlabelled_source": 429,
+        "parameters": {"field": {"rounds": 10, "cache": "/home/someone/cache"}, "held_out": ["actor-17"]},
+        "versions": {"torch": "2.13.0"}, "source_license": "CC BY 4.0", "target_license": "research only",
+        "calibration": {"ece_before": 0.21, "ece_after": 0.05, "temperature": 1.37},
+        "same_audio_in_both": ["liuchanhg_201.flac", "liuchanhg_202.flac"],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def example():
+    rng = np.random.default_rng(0)
+    weights = rng.random(100)
+    return {
+        "waveform": rng.normal(0, 0.1, 32000).astype(np.float32),
+        "sampling_rate": 16000,
+        "highlights": weights / weights.sum(),
+        "label": "fear",
+        "timeline": rng.dirichlet(np.ones(3), 100),
+    }
+
+
+def assert_sound(text):
+    """No heading without text under it, no empty cell or value, and no word that is only Python's for nothing."""
+    assert not re.search(r"^#+ [^\n]*\n+(#|\Z)", text, re.MULTILINE)
+    assert not re.search(r"\b(None|nan|inf|Undefined)\b|\{\{|\{%", text)
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    assert not re.search(r": *\.|\(\)|\*\*\*\*", prose)
+    rows = [line.strip("|").split("|") for line in prose.splitlines() if line.startswith("|") and line != "| | |"]
+    assert rows
+    assert all(cell.strip() for row in rows for cell in row)
+
+
+def test_metadata_reads_back_with_equal_scores(results, example, tmp_path):
+    path = write_card(results, tmp_path, example)
+    data = ModelCard.load(path).data
+    scores = {result.metric_name: result for result in data.eval_results}
+    assert path == tmp_path / "README.md"
+    assert {name: score.metric_value for name, score in scores.items()} == {
+        "UAR": results["uar"], "WAR": results["war"], "macro-F1": results["macro_f1"],
+        "UAR (saved model, one clip at a time)": results["uar_single_clip"],
+    }  # fmt: skip
+    assert {score.metric_type for score in scores.values()} == {"recall", "accuracy", "f1"}
+    assert scores["UAR"].dataset_name == "My Clips"
+    assert scores["UAR"].dataset_type == "my-clips"
+    assert scores["UAR"].dataset_args == {"source": "org/emodb", "shots_per_class": 5, "setting": "transductive"}
+    assert data.model_name == "sere-de-it"
+    assert (data.pipeline_tag, data.library_name) == ("audio-classification", "transformers")
+    assert {"speech-emotion-recognition", "cross-lingual", "few-shot", "sere"} <= set(data.tags)
+    assert data.language == ["de", "it"]
+    assert data.datasets == ["org/emodb"]  # the target is no id of the Hub
+    assert data.base_model == "microsoft/wavlm-base"
+    assert data.license == "other"
+
+
+def test_body_states_the_results(results, example, tmp_path):
+    text = write_card(results, tmp_path, example).read_text()
+    assert_sound(text)
+    for stated in (
+        "**52.3 %** (transductive, with speaker ids; chance: 33.3 %)",
+        "one clip at a time without its speaker's statistics: **48.1 %**",
+        "| UAR of ridge on the shots alone (before the field) | 46.4 % |",
+        "| UAR of SERE over 3 draws of the shots, mean and standard deviation | 50.0 ± 3.2 % |",
+        "21.0 % before, 5.0 % after calibration (temperature 1.37)",
+        "by +5.9 points",
+        "| anger | 75.0 % | 8 |",
+        "| sadness | not measured | 0 |",
+        "| clips skipped as unusable | 1 |",
+        "| encode | 12.3 |",
+        "**2 target clips have the very audio of a source clip**",
+        "`field.rounds` = 10",
+        "Source data: CC BY 4.0. Target data: research only.",
+        "taken for *fear*",
+        "arXiv:2604.07417",
+        "torch 2.13.0",
+    ):
+        assert stated in text
+
+
+@pytest.mark.parametrize("value", [None, math.nan], ids=["none", "nan"])
+def test_missing_scores_are_not_measured(results, tmp_path, value):
+    results |= dict.fromkeys(("uar", "uar_before", "uar_single_clip", "war", "macro_f1", "chance"), value)
+    card = ModelCard.load(write_card(results | {"confusion": None, "per_class_recall": None}, tmp_path))
+    assert_sound(str(card))
+    assert "UAR on the target: **not measured**" in card.text
+    assert "The confusion matrix was not measured" in card.text
+    assert not card.data.eval_results
+    assert "model-index" not in str(card)
+
+
+def test_any_key_may_be_missing(results, tmp_path):
+    results["confusion"] = None  # drawing is not what is tested here
+    cases = [{}, dict.fromkeys(results)]
+    cases += [{key: value for key, value in results.items() if key != left_out} for left_out in results]
+    cases += [results | {key: {}} for key in ("spread", "calibration", "seconds", "versions", "parameters")]
+    for case in cases:
+        path = write_card(case, tmp_path)
+        assert_sound(path.read_text())
+        ModelCard.load(path)
+    assert write_card({}, tmp_path).read_text().count("not measured") > 10
+
+
+def test_encoder_none_is_not_an_unknown_encoder(results, tmp_path):
+    assert "| encoder | none (dynamics stream only) |" in write_card(results | {"encoder": None}, tmp_path).read_text()
+    results.pop("encoder"), results.pop("base_model")
+    assert "| encoder | not recorded |" in write_card(results, tmp_path).read_text()
+
+
+def test_no_file_name_speaker_or_path(results, example, tmp_path):
+    results |= {"source": "/home/someone/emodb", "speakers": ["actor-17"], "encoder": "/home/someone/wavlm-base"}
+    text = write_card(results, tmp_path, example | {"name": "WR0_anger_30.flac"}).read_text()
+    assert [word for word in PRIVATE if word in text] == []
+    assert "| source | emodb (language: de) |" in text
+    assert ModelCard(text).data.datasets is None
+
+
+def test_text_of_the_data_cannot_break_the_page(results, tmp_path):
+    results |= {"target": "a | b\n\n# Title", "target_license": "x\n---\ny", "target_language": "no"}
+    card = ModelCard.load(write_card(results | {"confusion": None}, tmp_path))
+    assert "| target | a b # Title (language: no) |" in re.sub(" +", " ", card.text)
+    assert not re.search("^# Title", card.text, re.MULTILINE)
+    assert card.data.language == ["de", "no"]
+
+
+def test_plots_are_drawn_and_linked(results, example, tmp_path):
+    text = write_card(results, tmp_path, example).read_text()
+    for name in ("confusion", "highlights"):
+        image = Image.open(tmp_path / "plots" / f"{name}.png")
+        assert (image.format, image.width) == ("PNG", 1800)
+        assert np.asarray(image.convert("L")).std() > 10
+        assert f"](plots/{name}.png)" in text
+
+
+def test_plots_show_the_values(results, example, tmp_path):
+    def picture(name, results, example):
+        write_card(results, tmp_path, example)
+        return (tmp_path / "plots" / name).read_bytes()
+
+    other = example | {"highlights": example["highlights"][::-1]}
+    assert picture("confusion.png", results, example) != picture(
+        "confusion.png", results | {"confusion": np.eye(3, dtype=int)}, example
+    )
+    assert picture("highlights.png", results, example) != picture("highlights.png", results, other)
+
+
+def test_plots_of_an_earlier_card_go(results, example, tmp_path):
+    write_card(results, tmp_path, example)
+    text = write_card(results | {"confusion": None}, tmp_path).read_text()
+    assert list((tmp_path / "plots").iterdir()) == []
+    assert "plots/" not in text
+
+
+def test_twice_the_same(results, example, tmp_path):
+    first, second = (write_card(results, tmp_path / name, example).parent for name in "ab")
+    for file in ("README.md", "plots/confusion.png", "plots/highlights.png"):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"uar": 52.3}, "uar is 52.3: scores are fractions"),
+        ({"setting": "magic"}, "'magic': it must be 'transductive' or 'inductive'"),
+        ({"confusion": [[1, 2], [3, 4]]}, r"confusion has shape \(2, 2\)"),
+    ],
+)
+def test_wrong_results_are_refused(results, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        write_card(results | change, tmp_path)
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_timeline_of_other_labels_is_refused(results, example, tmp_path):
+    with pytest.raises(ValueError, match=r"timeline has shape \(100, 3\)"):
+        write_card(results | {"labels": LABELS[:2], "confusion": None}, tmp_path, example)
+
+
+def test_code_of_the_card_runs_as_it_stands(results, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.chdir(tmp_path)
+    config = SereConfig(id2label=dict(enumerate(LABELS)), label2id={label: i for i, label in enumerate(LABELS)})
+    folder = Path("path/to/this/folder")
+    SereForAudioClassification(config).save_pretrained(folder)
+    soundfile.write("clip.wav", np.random.default_rng(0).normal(0, 0.1, (22050, 2)), 22050)  # another rate, stereo
+    blocks = re.findall(r"```python\n(.*?)```", write_card(results | {"model_id": None}, folder).read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    Path("card_code.py").write_text("\n".join(blocks))
+    names = runpy.run_path("card_code.py")
+    assert {score["label"] for score in names["classifier"]("clip.wav")} == set(LABELS)
+    assert names["scores"].shape == (1, 3)
+    assert names["highlights"].shape == (1, 50)
+    assert names["highlights"].sum().item() == pytest.approx(1)
+    assert names["base"](**names["inputs"]).embeddings.shape[0] == 1

@@ -1,0 +1,149 @@
+"""The output folder appears only when it is whole, and nobody's files are lost."""
+
+import json
+
+import numpy as np
+import pytest
+
+from modeling_sere.training import outputs
+from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.data import DataError
+from modeling_sere.training.outputs import OutputFolder, save_results, table
+
+
+@pytest.fixture
+def make(tmp_path):
+    """An OutputFolder for tmp_path/run."""
+
+    def make(**options) -> OutputFolder:
+        return OutputFolder(SereArguments(**{"output_dir": str(tmp_path / "run"), **options}))
+
+    return make
+
+
+def finish(folder: OutputFolder, content: str = "{}"):
+    folder.open()
+    (folder.partial / "results.json").write_text(content)
+    folder.publish()
+
+
+def unfinished(folder: OutputFolder):
+    folder.open()
+    folder.checkpoint.mkdir()
+    (folder.checkpoint / "step.txt").write_text("50")
+
+
+def test_folder_appears_only_when_whole(make, tmp_path):
+    folder = make()
+    assert list(tmp_path.iterdir()) == []
+    folder.open()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
+    folder.checkpoint.mkdir()
+    (folder.partial / "results.json").write_text("{}")
+    folder.publish()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert [path.name for path in folder.final.iterdir()] == ["results.json"]
+
+
+def test_parents_are_made_and_an_empty_folder_is_used(make, tmp_path):
+    finish(make(output_dir=str(tmp_path / "a" / "b")))
+    assert (tmp_path / "a" / "b" / "results.json").is_file()
+    (tmp_path / "empty").mkdir()
+    finish(make(output_dir=str(tmp_path / "empty")))
+    assert (tmp_path / "empty" / "results.json").is_file()
+
+
+def test_finished_run_is_not_replaced_unless_asked_for(make):
+    finish(make(), "1")
+    with pytest.raises(DataError, match=r"already holds a run.*--overwrite_output_dir"):
+        make()
+    folder = make(overwrite_output_dir=True)
+    folder.open()
+    assert (folder.final / "results.json").read_text() == "1"  # until the new one is whole
+    (folder.partial / "results.json").write_text("2")
+    folder.publish()
+    assert (folder.final / "results.json").read_text() == "2"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_of_other_files_is_never_replaced(make, tmp_path, overwrite):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    with pytest.raises(DataError, match="not of a run"):
+        make(overwrite_output_dir=overwrite)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_current_folder_and_files_are_refused(make, tmp_path, monkeypatch, overwrite):
+    (tmp_path / "note.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="not of a run"):
+        make(output_dir=".", overwrite_output_dir=overwrite)
+    with pytest.raises(DataError, match="is a file"):
+        make(output_dir="note.txt", overwrite_output_dir=overwrite)
+    with pytest.raises(DataError, match="mounted"):
+        make(output_dir="/", overwrite_output_dir=overwrite)
+
+
+def test_folder_that_cannot_be_made(make, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="--output_dir"):
+        make(output_dir=str(tmp_path / "file" / "run")).open()
+
+
+def test_unfinished_run_must_be_resumed_or_replaced(make):
+    unfinished(make())
+    with pytest.raises(DataError, match=r"run\.partial is an unfinished run: add --resume"):
+        make()
+    folder = make(resume=True)
+    folder.open()
+    assert (folder.checkpoint / "step.txt").read_text() == "50"
+    folder = make(overwrite_output_dir=True)
+    folder.open()
+    assert not folder.checkpoint.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_resume_with_other_arguments(make, overwrite):
+    unfinished(make())
+    with pytest.raises(DataError, match="other arguments"):
+        make(resume=True, seed=1, overwrite_output_dir=overwrite)
+    assert make(resume=True, report_to="none", cache_dir="elsewhere", overwrite_output_dir=overwrite).resume
+
+
+def test_resume_without_the_run_s_state(make):
+    unfinished(make())
+    (make(resume=True).partial / outputs.STATE).write_text("{half")
+    with pytest.raises(DataError, match="other arguments"):
+        make(resume=True)
+
+
+def test_resume_of_nothing_is_a_new_run(make):
+    folder = make(resume=True)
+    folder.open()
+    assert folder.partial.is_dir()
+
+
+def test_results_are_plain_json(tmp_path):
+    results = {"uar": np.float32(0.5), "confusion": np.eye(2, dtype=int), "name": "zażółć"}
+    save_results(results, tmp_path)
+    text = (tmp_path / "results.json").read_text(encoding="utf-8")
+    assert "zażółć" in text
+    assert json.loads(text) == {"uar": 0.5, "confusion": [[1, 0], [0, 1]], "name": "zażółć"}
+
+
+RUN = {"source": "a", "target": "b", "shots": 5, "seed": 0, "setting": "inductive", "speaker_ids": True, "chance": 0.25}
+
+
+def test_table_of_a_scored_run():
+    scores = {"uar": 0.612, "uar_before": 0.5, "uar_prototype": 0.4, "uar_single_clip": 0.6}
+    spread = {"seeds": [0, 1], "uar": [0.6, 0.7], "uar_mean": 0.65, "uar_std": 0.05}
+    text = table(RUN | scores | {"spread": spread})
+    for part in ("a -> b", "inductive", "speaker ids: yes", "61.2 %", "50.0 %", "40.0 %", "60.0 %", "25.0 %", "65.0 +- 5.0"):
+        assert part in text
+
+
+def test_table_of_a_run_without_labels():
+    text = table(RUN | outputs.NOT_SCORED)
+    assert "no labels" in text
+    assert "25.0 % UAR" in text

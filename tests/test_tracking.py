@@ -1,0 +1,36 @@
+"""Experiment trackers."""
+
+import pytest
+
+from modeling_sere.training import tracking
+from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.data import DataError
+from modeling_sere.training.tracking import recorded, trackers
+
+
+def test_default_is_tensorboard_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(tracking, "is_tensorboard_available", lambda: True)
+    assert trackers(None) == ["tensorboard"]
+    monkeypatch.setattr(tracking, "is_tensorboard_available", lambda: False)
+    assert trackers(None) == []
+
+
+@pytest.mark.parametrize("text", ["none", "", "none,none", " none "])
+def test_no_trackers(text):
+    assert trackers(text) == []
+
+
+def test_named_trackers():
+    pytest.importorskip("tensorboard")
+    assert trackers(" tensorboard , none") == ["tensorboard"]
+
+
+def test_tracker_that_is_not_installed():
+    with pytest.raises(DataError, match=r"--report_to abacus.*tensorboard"):
+        trackers("abacus")
+
+
+def test_paths_are_not_recorded():
+    options = recorded(SereArguments(source="/home/me/a", target="/home/me/b", output_dir="/home/me/c", shots=3))
+    assert options["shots"] == 3
+    assert "/" not in "".join(map(str, options.values()))
