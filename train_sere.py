@@ -19,11 +19,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from transformers import AutoConfig, AutoFeatureExtractor
 from transformers.utils import logging as transformers_logging
 
 from model_card.card import write_card
-from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
@@ -31,6 +29,7 @@ from modeling_sere.training.data import Corpus, DataError, check_skipped, load_c
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import FeatureExtraction
+from modeling_sere.training.models import build_model, prior_weight
 from modeling_sere.training.pool import Pool, kept_clips
 from modeling_sere.training.refinement import refine
 from modeling_sere.training.tracking import recorded, trackers
@@ -69,46 +68,6 @@ def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
     return source, target, labels
 
 
-def first_line(error: Exception) -> str:
-    """Of a message that may go on for a page."""
-    return str(error).partition("\n")[0]
-
-
-def encoder_options(arguments: SereArguments) -> dict:
-    """What the configuration needs to know of the encoder."""
-    try:
-        config = AutoConfig.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
-        extractor = AutoFeatureExtractor.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
-    except (OSError, ValueError) as error:
-        raise DataError(f"--encoder {arguments.encoder} cannot be loaded: {first_line(error)}") from error
-    return {"encoder_config": config, "encoder_normalize": bool(getattr(extractor, "do_normalize", True))}
-
-
-def build_model(arguments: SereArguments, labels: list[str], speaker_ids: bool) -> SereForAudioClassification:
-    """A model around the chosen encoder, not yet organised."""
-    options = encoder_options(arguments) if arguments.encoder != "none" else {}
-    prior_weight = arguments.prior_weight
-    if prior_weight is None:
-        prior_weight = 2.0 if speaker_ids else 1.0
-    try:
-        config = SereConfig(
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            prior_weight=prior_weight,
-            field_balance=arguments.field_balance,
-            tric_weight=arguments.tric_weight,
-            consistency_weight=arguments.consistency_weight,
-            num_sources=arguments.shots * len(labels),
-            **options,
-        )
-        model = SereForAudioClassification(config).eval()
-        if arguments.encoder != "none":
-            model.sere.encoder.load_encoder(arguments.encoder, revision=arguments.encoder_revision)
-    except (OSError, ValueError) as error:
-        raise DataError(first_line(error)) from error
-    return model
-
-
 def describe(arguments: SereArguments, source: Pool, target: Pool, corpora: tuple[Corpus, Corpus]) -> dict:
     """The part of results.json that says what was run."""
     skipped = source.features.skipped + target.features.skipped
@@ -121,6 +80,8 @@ def describe(arguments: SereArguments, source: Pool, target: Pool, corpora: tupl
         "num_unlabelled_source": len(source) - arguments.shots * len(source.labels),
         "skipped_clips": [asdict(clip) for clip in skipped],
         "encoder": None if arguments.encoder == "none" else Path(arguments.encoder).name,
+        "parameters": {"prior_weight": prior_weight(arguments, target.speaker_ids),
+                       "field_balance": arguments.field_balance},
         "refine_steps": arguments.refine_steps, "train_encoder": arguments.train_encoder,
         "versions": outputs.versions(),
     }  # fmt: skip
@@ -132,7 +93,7 @@ def main():
     folder = outputs.OutputFolder(arguments)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find each other on CPUs
-        log_with=trackers(arguments.report_to),
+        log_with=trackers(arguments.report_to) or None,
         project_dir=folder.partial,
     )
     level = logging.WARNING if accelerator.is_main_process else logging.ERROR

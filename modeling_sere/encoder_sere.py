@@ -217,8 +217,7 @@ class SereEncoder(nn.Module):
         dtype = model.conv1.weight.dtype
         with torch.autocast(device_type=waveform.device.type, enabled=False):
             mel = whisper_features(waveform.float(), lengths, model.config.num_mel_bins)
-        fine = frame_mask(2 * lengths, mel.shape[2])[:, None, :]
-        hidden = F.gelu(model.conv1(mel.to(dtype))) * fine  # the second convolution must see zeros past the end
+        hidden = F.gelu(model.conv1(mel.to(dtype)))  # real states see no hidden frame past their clip's end
         hidden = F.gelu(model.conv2(hidden)).transpose(1, 2)
         hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
         bias = None

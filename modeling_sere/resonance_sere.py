@@ -198,14 +198,16 @@ class InstantaneousResonanceField(nn.Module):
             return FieldOutput(*rounds.balance(maps))
 
     @torch.no_grad()
-    def read_out(self, embeddings, cues, labels, domains, posteriors, class_prior=None) -> dict[int, LinearMap]:
+    def read_out(
+        self, embeddings, cues, labels, domains, posteriors, class_prior=None, filter=None
+    ) -> dict[int, LinearMap]:
         """One more round on other embeddings of the same clips, from posteriors (n, C) that the field has reached.
 
         Clips organised with their speakers' statistics thus teach the map for clips of unknown speakers (equation
         "read-out"). Other arguments as in `forward`; returns the maps of `FieldOutput`.
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, None)
+            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
             return rounds.balance(rounds.resonate(posteriors))[1]
 
 

@@ -10,6 +10,8 @@ from transformers import HubertConfig, Wav2Vec2BertConfig, Wav2Vec2Config, WavLM
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.embedding_sere import moments
 
+torch.set_num_threads(1)  # tiny models: threads cost more than they give, most of all when tests share a machine
+
 RATE = 16_000
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 EMOTIONS = ("anger", "happiness", "sadness")
@@ -99,7 +101,7 @@ def _voice(seconds: float, seed: int = 0, pitch: float | None = None) -> torch.T
 
 @pytest.fixture(scope="session")
 def voice():
-    """(seconds, seed=0, pitch=None) -> something like speech, (N,): a gliding harmonic tone in syllables, with noise."""
+    """(seconds, seed=0, pitch=None) -> something like speech (N,): a gliding tone in syllables, with noise."""
     return _voice
 
 

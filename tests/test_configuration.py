@@ -115,7 +115,8 @@ def test_empty_prior_profile_switches_the_prior_off():
 
 
 @pytest.mark.parametrize(
-    ("depth", "layers"), [(1, [1]), (2, [1]), (3, [1, 2]), (4, [1, 2, 3]), (6, [2, 3, 4]), (12, [4, 6, 8]), (24, [8, 12, 16])]
+    ("depth", "layers"),
+    [(1, [1]), (2, [1]), (3, [1, 2]), (4, [1, 2, 3]), (6, [2, 3, 4]), (12, [4, 6, 8]), (24, [8, 12, 16])],
 )
 def test_default_layers(depth, layers):
     assert default_layers(depth) == layers
@@ -153,7 +154,12 @@ def test_no_local_path_is_saved(encoder_config, tmp_path):
     encoder_config("wavlm").save_pretrained(tmp_path / "encoder")
     config = SereConfig(encoder_config=AutoConfig.from_pretrained(tmp_path / "encoder"))
     assert str(tmp_path) not in config.to_json_string(use_diff=False)
-    assert str(tmp_path) not in SereConfig(encoder_config=config.encoder_config.to_dict() | {"_name_or_path": str(tmp_path)}).to_json_string()
+    assert (
+        str(tmp_path)
+        not in SereConfig(
+            encoder_config=config.encoder_config.to_dict() | {"_name_or_path": str(tmp_path)}
+        ).to_json_string()
+    )
 
 
 @pytest.mark.parametrize(

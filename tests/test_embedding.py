@@ -90,7 +90,9 @@ def test_statistics_can_be_given_for_all_or_each(embedding):
     torch.testing.assert_close(same, [part[0] for part in embedding(features, given[0])])
 
 
-@pytest.mark.parametrize("shape", [(2, WIDTH + 1), (3, WIDTH), (WIDTH,), (1, 2, WIDTH), (4, 2, WIDTH), (3, 1, 2, WIDTH)])
+@pytest.mark.parametrize(
+    "shape", [(2, WIDTH + 1), (3, WIDTH), (WIDTH,), (1, 2, WIDTH), (4, 2, WIDTH), (3, 1, 2, WIDTH)]
+)
 def test_statistics_of_another_shape_are_refused(shape, embedding):
     with pytest.raises(ValueError, match=rf"statistics must have shape \(2, {WIDTH}\)"):
         embedding(torch.randn(3, WIDTH), torch.ones(shape))

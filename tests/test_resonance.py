@@ -97,7 +97,9 @@ def dense_field(embeddings, cues, labels, domains, names, weight):
 @pytest.mark.parametrize("weight", [1.0, 2.0])
 def test_field_equals_dense_prototype(size, weight, make_config):
     embeddings, cues, labels, domains = mixed_batch(70, 50, size, len(FIVE), shots=5)
-    output = InstantaneousResonanceField(make_config(labels=FIVE, prior_weight=weight))(embeddings, cues, labels, domains)
+    output = InstantaneousResonanceField(make_config(labels=FIVE, prior_weight=weight))(
+        embeddings, cues, labels, domains
+    )
     expected = dense_field(
         embeddings.double().numpy(), cues.double().numpy(), labels.numpy(), domains.numpy(), FIVE, weight
     )
@@ -228,7 +230,12 @@ def test_degenerate_input(case, prior, make_config):
     elif case == "all labelled":
         labels[:] = torch.arange(40) % 3
     elif case == "one unlabelled":
-        embeddings, cues, labels, domains = embeddings[14:21], cues[14:21], torch.tensor([0, 0, 1, 1, 2, 2, -100]), domains[14:21]
+        embeddings, cues, labels, domains = (
+            embeddings[14:21],
+            cues[14:21],
+            torch.tensor([0, 0, 1, 1, 2, 2, -100]),
+            domains[14:21],
+        )
     elif case == "target alone":
         domains[:] = 1
     elif case == "zero embeddings":

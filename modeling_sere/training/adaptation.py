@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from modeling_sere.embedding_sere import moments
+from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField, LinearMap
 from modeling_sere.training.voices import GROUPS, voice_group_map
@@ -94,9 +94,11 @@ def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
 
 
 def speakers(domain: Domain) -> Grouping:
-    """Grouping by speaker id."""
+    """Grouping by speaker id; a speaker's statistics are shrunk towards the domain's, the more the fewer clips."""
+    everyone = moments(domain.features)
     groups = range(int(domain.speakers.max()) + 1)
-    return Grouping(torch.stack([moments(domain.features[domain.speakers == g]) for g in groups]), domain.speakers)
+    own = [shrunk_moments(domain.features[domain.speakers == g], everyone) for g in groups]
+    return Grouping(torch.stack(own), domain.speakers)
 
 
 @torch.no_grad()
@@ -116,7 +118,7 @@ class Adaptation:
     """The closed-form part: both domains embedded once, the field organised for any draw of shots.
 
     Args:
-        model: gives embedding and constants; `install` leaves an organised field in it.
+        model: gives embedding and constants; it gets the target's statistics here, and an organised field by `install`.
         source, target: domains with raw features; their labels are not read.
     """
 
@@ -134,7 +136,16 @@ class Adaptation:
         self.embeddings = torch.cat([self.source.embeddings, self.target.embeddings])
         self.cues = torch.cat([self.source.cues, self.target.cues])
         self.domains = torch.tensor([SOURCE] * len(source) + [TARGET] * len(target))
-        self.filter = self.field.filter(self.embeddings)
+        self.filter = self.unknown_filter = self.field.filter(self.embeddings)
+        self.unknown_embeddings = self.embeddings
+        if self.unknown is not self.target:
+            self.unknown_embeddings = torch.cat([self.source.embeddings, self.unknown.embeddings])
+            self.unknown_filter = self.field.filter(self.unknown_embeddings)
+        embedding = model.sere.embedding
+        embedding.statistics.copy_(self.voices.statistics)
+        embedding.voice_weight.copy_(self.voices.weight)
+        embedding.voice_bias.copy_(self.voices.bias)
+        embedding.cue_std.copy_(self.unknown.cue_std)
 
     @torch.no_grad()
     def organise(self, shots: torch.Tensor) -> Organised:
@@ -143,9 +154,10 @@ class Adaptation:
         result = self.field(self.embeddings, self.cues, everything, self.domains, filter=self.filter)
         single = result.maps[TARGET]
         if self.unknown is not self.target:
-            embeddings = torch.cat([self.source.embeddings, self.unknown.embeddings])
             cues = torch.cat([self.source.cues, self.unknown.cues])
-            single = self.field.read_out(embeddings, cues, everything, self.domains, result.posteriors)[TARGET]
+            single = self.field.read_out(
+                self.unknown_embeddings, cues, everything, self.domains, result.posteriors, filter=self.unknown_filter
+            )[TARGET]
         classes = range(self.model.config.num_labels)
         means = torch.stack([self.source.embeddings[shots == k].mean(0) for k in classes])
         return Organised(
@@ -158,13 +170,9 @@ class Adaptation:
 
     @torch.no_grad()
     def install(self, organised: Organised) -> None:
-        """Leave in the model all that travels: the organised map, the target's statistics, the labelled sources."""
-        model, embedding = self.model, self.model.sere.embedding
+        """Leave in the model what a draw of shots gives it: the organised map and the labelled sources."""
+        model = self.model
         model.adopt(organised.single)
-        embedding.statistics.copy_(self.voices.statistics)
-        embedding.voice_weight.copy_(self.voices.weight)
-        embedding.voice_bias.copy_(self.voices.bias)
-        embedding.cue_std.copy_(self.unknown.cue_std)
         labelled = organised.shots != UNLABELLED
         model.source_embeddings.copy_(self.source.embeddings[labelled])
         model.source_cues.copy_(self.source.cues[labelled])

@@ -37,7 +37,7 @@ class OutputFolder:
 
     def __init__(self, arguments: SereArguments):
         self.final = Path(arguments.output_dir).expanduser().resolve()
-        self.partial = self.final.with_name(self.final.name + ".partial")
+        self.partial = self.final.parent / f"{self.final.name}.partial"
         self.resume = arguments.resume
         self.identity = {key: value for key, value in asdict(arguments).items() if key not in FREE}
         self._check(arguments.overwrite_output_dir)

@@ -1,0 +1,62 @@
+"""A new model around the chosen encoder, configured by the arguments of a run."""
+
+from transformers import AutoConfig, AutoFeatureExtractor
+
+from modeling_sere import SereConfig, SereForAudioClassification
+from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.data import DataError
+
+
+def first_line(error: Exception) -> str:
+    """Of a message that may go on for a page."""
+    return str(error).partition("\n")[0]
+
+
+def prior_weight(arguments: SereArguments, speaker_ids: bool) -> float:
+    """The weight that was asked for; by default less without speaker ids, whose cues are less sure."""
+    if arguments.prior_weight is not None:
+        return arguments.prior_weight
+    return 2.0 if speaker_ids else 1.0
+
+
+def encoder_options(arguments: SereArguments) -> dict:
+    """What the configuration needs to know of the encoder."""
+    try:
+        config = AutoConfig.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
+        extractor = AutoFeatureExtractor.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
+    except (OSError, ValueError) as error:
+        raise DataError(f"--encoder {arguments.encoder} cannot be loaded: {first_line(error)}") from error
+    return {"encoder_config": config, "encoder_normalize": bool(getattr(extractor, "do_normalize", True))}
+
+
+def build_model(
+    arguments: SereArguments, labels: list[str], speaker_ids: bool, weights: bool = True, **changes
+) -> SereForAudioClassification:
+    """A model around the chosen encoder, not yet organised.
+
+    Args:
+        speaker_ids: whether clips will be normalised per speaker.
+        weights: load the encoder's; a model that gets cached features can do without.
+        changes: fields of the configuration that differ from what the arguments give.
+
+    Raises:
+        DataError: the encoder or a field of the configuration cannot be used.
+    """
+    options = encoder_options(arguments) if arguments.encoder != "none" else {}
+    try:
+        fields = {
+            "id2label": dict(enumerate(labels)),
+            "label2id": {label: index for index, label in enumerate(labels)},
+            "prior_weight": prior_weight(arguments, speaker_ids),
+            "field_balance": arguments.field_balance,
+            "tric_weight": arguments.tric_weight,
+            "consistency_weight": arguments.consistency_weight,
+            "num_sources": arguments.shots * len(labels),
+        }
+        config = SereConfig(**(fields | options | changes))
+        model = SereForAudioClassification(config).eval()
+        if arguments.encoder != "none" and weights:
+            model.sere.encoder.load_encoder(arguments.encoder, revision=arguments.encoder_revision)
+    except (OSError, ValueError) as error:
+        raise DataError(first_line(error)) from error
+    return model

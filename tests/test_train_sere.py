@@ -1,0 +1,469 @@
+"""train_sere.py from the command line to the finished folder, and one sentence for everything that can be wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from corpus_fixtures import bad_files, read_metadata, write_corpus, write_metadata
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
+
+import train_sere
+from modeling_sere import SereForAudioClassification
+from modeling_sere.training.data import DataError, load_corpus
+from modeling_sere.training.features import collate
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = str(ROOT / "train_sere.py")
+KEYS = {
+    "uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "chance", "per_class_recall", "confusion",
+    "labels", "source", "target", "source_language", "target_language", "shots", "seed", "setting", "speaker_ids",
+    "skipped_clips", "seconds", "shot_files", "encoder", "refine_steps", "versions", "same_audio_in_both",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A folder with the corpora `source` and `target` and a feature cache."""
+    folder = tmp_path_factory.mktemp("data")
+    write_corpus(folder / "source", seed=1)
+    write_corpus(folder / "target", seed=2)
+    return folder
+
+
+@pytest.fixture
+def flags(data, tmp_path):
+    """(**options) -> command line for the small corpora, into tmp_path/run."""
+
+    def flags(**options) -> list[str]:
+        defaults = {
+            "source": data / "source", "target": data / "target", "shots": 2, "draws": 2, "report_to": "none",
+            "output_dir": tmp_path / "run", "cache_dir": data / "cache",
+        }  # fmt: skip
+        return [f"--{name}={value}" for name, value in (defaults | options).items()]
+
+    return flags
+
+
+@pytest.fixture
+def train(flags, monkeypatch, tmp_path):
+    """(*more, **options) -> results of a run in this process."""
+
+    def train(*more, **options) -> dict:
+        monkeypatch.setattr(sys, "argv", [SCRIPT, *flags(**options), *more])
+        train_sere.main()
+        return json.loads((Path(options.get("output_dir", tmp_path / "run")) / "results.json").read_text())
+
+    return train
+
+
+@pytest.fixture
+def refuse(train, tmp_path):
+    """(**options) -> the one sentence a run ends with; nothing may be left behind."""
+
+    def refuse(**options) -> str:
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(DataError) as caught:
+            train(**options)
+        assert sorted(tmp_path.iterdir()) == before
+        message = str(caught.value)
+        assert message
+        assert "\n" not in message
+        return message
+
+    return refuse
+
+
+def environment(tmp_path) -> dict:
+    return os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+
+
+def script(arguments, tmp_path, *launcher, check=True) -> subprocess.CompletedProcess:
+    command = [*(launcher or [sys.executable]), SCRIPT, *arguments]
+    process = subprocess.Popen(
+        command, env=environment(tmp_path), cwd=tmp_path, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        stdout, stderr = process.communicate(timeout=150)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # a launcher's children too
+        raise
+    if check:
+        assert process.returncode == 0, stderr[-3000:]
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def tool(name: str) -> str:
+    return shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def without_times(results: dict) -> dict:
+    return {key: value for key, value in results.items() if key != "seconds"}
+
+
+def recalls(confusion) -> np.ndarray:
+    confusion = np.array(confusion)
+    present = confusion.sum(1) > 0
+    return (confusion.diagonal() / confusion.sum(1).clip(1))[present]
+
+
+def model_logits(model, corpus_folder) -> torch.Tensor:
+    waveforms = [clip.waveform for clip in load_corpus(corpus_folder, require_labels=False).iter_audio()]
+    values, mask = collate(waveforms, "cpu")
+    with torch.inference_mode():
+        return model.eval()(values, attention_mask=mask).logits
+
+
+# The quickstart
+
+
+def test_quickstart(tmp_path):
+    out = tmp_path / "quick"
+    arguments = ["--output_dir", str(out), "--cache_dir", str(tmp_path / "cache")]
+    done = script(arguments, tmp_path, tool("accelerate"), "launch")
+    results = json.loads((out / "results.json").read_text())
+    assert KEYS <= set(results)
+    assert set(results["seconds"]) == {"encode", "organise", "score", "save"}
+    assert results["labels"] == ["anger", "fear", "happiness", "neutral", "sadness", "surprise"]
+    assert (results["source"], results["target"], results["shots"]) == ("english", "polish", 5)
+    assert (results["source_language"], results["target_language"]) == ("en", "pl")
+    assert results["chance"] == pytest.approx(1 / 6)
+    assert np.sum(results["confusion"]) == 102
+    assert results["uar"] == pytest.approx(recalls(results["confusion"]).mean())
+    assert list(results["per_class_recall"].values()) == pytest.approx(list(recalls(results["confusion"])))
+    assert results["war"] == pytest.approx(np.trace(results["confusion"]) / 102)
+    assert results["uar"] > results["chance"]
+    assert len(results["shot_files"]) == len(set(results["shot_files"])) == 30
+    assert results["skipped_clips"] == []
+    assert results["spread"]["uar"][0] == results["uar"]
+    for name in ("uar", "uar_before", "chance"):
+        assert f"{100 * results[name]:.1f} % UAR" in done.stdout
+    assert str(ROOT) not in (out / "results.json").read_text()
+    assert {"README.md", "model.safetensors", "config.json", "preprocessor_config.json", "pipeline_sere.py"} <= set(
+        os.listdir(out)
+    )
+    assert not (tmp_path / "quick.partial").exists()
+    ours, remote = (
+        kind.from_pretrained(out, **options)
+        for kind, options in ((SereForAudioClassification, {}), (AutoModelForAudioClassification, {"trust_remote_code": True}))
+    )
+    logits = model_logits(ours, ROOT / "samples" / "polish")
+    torch.testing.assert_close(model_logits(remote, ROOT / "samples" / "polish"), logits)
+    references = torch.tensor([results["labels"].index(c.label) for c in load_corpus(ROOT / "samples" / "polish").clips])
+    right = logits.argmax(1) == references
+    per_class = [right[references == k].float().mean() for k in range(6)]
+    assert results["uar_single_clip"] == pytest.approx(np.mean(per_class))
+
+
+# Results
+
+
+def test_same_seed_same_results_and_another_seed_other_shots(train, tmp_path):
+    first = train(output_dir=tmp_path / "a")
+    again = train(output_dir=tmp_path / "b")
+    assert without_times(first) == without_times(again)
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in "ab"]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert train(output_dir=tmp_path / "c", seed=1)["shot_files"] != first["shot_files"]
+
+
+def test_saved_model_answers_like_the_one_that_was_scored(train, tmp_path, data, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        train_sere.outputs, "highlight_example", lambda model, *_: seen.append(model_logits(model, data / "target"))
+    )
+    train()
+    loaded = SereForAudioClassification.from_pretrained(tmp_path / "run")
+    torch.testing.assert_close(model_logits(loaded, data / "target"), seen[0], rtol=1e-5, atol=1e-5)
+
+
+def test_second_run_encodes_nothing(train, tmp_path, data):
+    train(output_dir=tmp_path / "a", cache_dir=tmp_path / "cache")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+    train(output_dir=tmp_path / "b", cache_dir=tmp_path / "cache")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
+
+
+def test_json_file_of_flags(flags, monkeypatch, tmp_path, data):
+    file = tmp_path / "run.json"
+    file.write_text(json.dumps({"source": str(data / "source"), "target": str(data / "target"), "shots": 3, "draws": 1}))
+    where = [f"--output_dir={tmp_path / 'run'}", f"--cache_dir={data / 'cache'}"]
+    monkeypatch.setattr(sys, "argv", [SCRIPT, str(file), *where])
+    train_sere.main()
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["shots"] == 3
+
+
+def test_target_without_labels_is_adapted_to_and_not_scored(train, tmp_path, data, capsys):
+    shutil.copytree(data / "target", tmp_path / "unlabelled")
+    write_metadata(tmp_path / "unlabelled", read_metadata(data / "target"), ["file_name", "speaker"])
+    results = train(target=tmp_path / "unlabelled")
+    assert all(results[name] is None for name in ("uar", "war", "confusion", "per_class_recall"))
+    assert results["labels"] == ["anger", "neutral", "sadness"]
+    assert "no labels" in capsys.readouterr().out
+    loaded = SereForAudioClassification.from_pretrained(tmp_path / "run")
+    assert loaded.sere.embedding.statistics.any()
+    assert loaded.classifier.weight.any()
+
+
+def test_inductive_scores_other_speakers(train):
+    results = train(setting="inductive")
+    assert results["setting"] == "inductive"
+    assert np.sum(results["confusion"]) == 12  # one of two speakers
+    assert results["uar"] == results["uar_single_clip"]
+
+
+def test_without_speaker_ids(train, tmp_path):
+    results = train("--no_speaker_ids")
+    assert results["speaker_ids"] is False
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["prior_weight"] == 1.0
+
+
+def test_label_map(train, tmp_path, data):
+    shutil.copytree(data / "target", tmp_path / "german")
+    words = {"anger": "Wut", "neutral": "sachlich", "sadness": "Trauer"}
+    rows = [row | {"emotion": words[row["emotion"]]} for row in read_metadata(data / "target")]
+    write_metadata(tmp_path / "german", rows)
+    plain = train(output_dir=tmp_path / "a")
+    mapped = train(
+        output_dir=tmp_path / "b", target=tmp_path / "german", label_map="Wut=anger,sachlich=neutral,Trauer=sadness"
+    )
+    assert mapped["confusion"] == plain["confusion"]
+
+
+def test_audio_in_both_corpora_is_named(train, tmp_path, data):
+    shutil.copytree(data / "target", tmp_path / "leaky")
+    shutil.copy(data / "source" / "anger_0_0.wav", tmp_path / "leaky" / "neutral_1_1.wav")
+    assert train(target=tmp_path / "leaky")["same_audio_in_both"] == ["neutral_1_1.wav"]
+
+
+# Bad clips
+
+
+@pytest.fixture
+def damaged(data, tmp_path) -> Path:
+    """The target with four unusable clips of 28."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(data / "target", folder)
+    for name, content in bad_files().items():
+        (folder / name).write_bytes(content)
+    rows = [{"file_name": name, "emotion": "anger", "speaker": "s0"} for name in bad_files()]
+    write_metadata(folder, [*rows, *read_metadata(data / "target")])
+    return folder
+
+
+def test_unusable_clips_are_skipped_named_and_counted(train, damaged):
+    results = train(target=damaged, max_skipped=0.2)
+    assert sorted(clip["name"] for clip in results["skipped_clips"]) == sorted(bad_files())
+    assert all(clip["reason"] for clip in results["skipped_clips"])
+    assert results["num_target_clips"] == np.sum(results["confusion"]) == 24
+
+
+def test_too_many_unusable_clips_stop_the_run(refuse, damaged):
+    message = refuse(target=damaged)
+    assert "4 of 28" in message
+    assert "corrupt.wav" in message
+
+
+# Bad input
+
+
+def test_bad_input_on_the_command_line(tmp_path, flags):
+    for arguments, message in (
+        (flags(encoder="nobody/no-such-encoder"), "--encoder nobody/no-such-encoder cannot be loaded"),
+        (flags(shots=-1), "--shots must be at least 1, not -1"),
+    ):
+        done = script(arguments, tmp_path, check=False)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert message in done.stderr.splitlines()[-1]
+        assert sum(line.startswith("train_sere.py: ") for line in done.stderr.splitlines()) == 1
+        assert not any(path.name.startswith("run") for path in tmp_path.iterdir())
+
+
+def test_no_metadata(refuse, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    assert "metadata.csv" in refuse(source=tmp_path / "nothing")
+    assert "not a folder" in refuse(source=tmp_path / "missing")
+
+
+def test_missing_column(refuse, tmp_path):
+    assert "'mood'" in refuse(label_column="mood")
+    assert "emotion" in refuse(source=write_corpus(tmp_path / "unlabelled", clips=1, columns=("speaker",)))
+
+
+def test_fewer_clips_than_shots(refuse):
+    assert "anger has 8" in refuse(shots=9)
+
+
+def test_no_common_emotion(refuse, tmp_path):
+    other = write_corpus(tmp_path / "other", clips=1)
+    rows = [row | {"emotion": "boredom"} for row in read_metadata(other)]
+    write_metadata(other, rows)
+    assert "share 0 emotions" in refuse(target=other)
+
+
+def test_occupied_output_folder(refuse, train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    assert "run holds files" in refuse()
+    assert (tmp_path / "run" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prior_weight": -1}, "prior_weight"),
+        ({"prior_weight": "nan"}, "prior_weight"),
+        ({"field_balance": 2}, "field_balance"),
+        ({"tric_weight": -1}, "tric_weight"),
+        ({"setting": "both"}, "--setting"),
+        ({"report_to": "abacus"}, "--report_to"),
+        ({"label_map": "Wut"}, "'Wut'"),
+        ({"label_map": "missing.json"}, "missing.json"),
+        ({"speaker_column": "voice"}, "'voice'"),
+        ({"source_split": "train"}, "split"),
+    ],
+)
+def test_options_that_do_not_work(refuse, options, message):
+    assert message in refuse(**options)
+
+
+def test_inductive_setting_without_speakers(refuse, tmp_path):
+    silent = write_corpus(tmp_path / "silent", clips=2, columns=("emotion",))
+    assert "speaker" in refuse(target=silent, setting="inductive")
+    alone = write_corpus(tmp_path / "alone", clips=2, speakers=1)
+    assert "1 speaker" in refuse(target=alone, setting="inductive")
+
+
+def test_encoder_of_another_kind(refuse, tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "text")
+    assert "'bert'" in refuse(encoder=tmp_path / "text")
+    (tmp_path / "text" / "config.json").write_text("{")
+    assert "--encoder" in refuse(encoder=tmp_path / "text")
+
+
+def test_encoder_without_weights(refuse, tmp_path, encoder_config):
+    encoder_config("wav2vec2").save_pretrained(tmp_path / "hollow")
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "hollow")
+    assert "hollow" in refuse(encoder=tmp_path / "hollow")
+
+
+# Refining
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory, encoder_config) -> Path:
+    """A tiny random wav2vec2, as a repository."""
+    folder = tmp_path_factory.mktemp("encoders") / "tiny"
+    torch.manual_seed(0)
+    AutoModel.from_config(encoder_config("wav2vec2")).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+def test_refining_without_encoder(train, tmp_path):
+    results = train(refine_steps=5)
+    assert results["refine_steps"] == 5
+    assert {"encode", "organise", "refine", "score", "save"} == set(results["seconds"])
+    assert results["uar"] == pytest.approx(recalls(results["confusion"]).mean())
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    assert weights["sere.highlight_weight"].any()
+    assert weights["sere.embedding.log_gain"].any()
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_refined_features_do_not_fill_the_cache(train, tmp_path):
+    train(cache_dir=tmp_path / "cache", refine_steps=1)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_encoder_without_training_is_carried_along(train, tmp_path, encoder):
+    results = train(encoder=encoder)
+    assert results["encoder"] == "tiny"
+    original, saved = AutoModel.from_pretrained(encoder), SereForAudioClassification.from_pretrained(tmp_path / "run")
+    name = "encoder.layers.0.attention.q_proj.weight"
+    torch.testing.assert_close(saved.sere.encoder.model.state_dict()[name], original.state_dict()[name])
+    assert str(encoder.parent) not in (tmp_path / "run" / "config.json").read_text()
+
+
+def test_adapters_are_merged_into_the_saved_encoder(train, tmp_path, encoder, data):
+    pytest.importorskip("peft")
+    results = train(encoder=encoder, train_encoder="lora", refine_steps=3, batch_size=4)
+    assert results["train_encoder"] == "lora"
+    saved = SereForAudioClassification.from_pretrained(tmp_path / "run")
+    original = AutoModel.from_pretrained(encoder).state_dict()
+    state = saved.sere.encoder.model.state_dict()
+    assert not any("lora" in name for name in state)
+    name = "encoder.layers.0.feed_forward.output_dense.weight"
+    assert not torch.equal(state[name], original[name])
+    name = "encoder.layers.0.attention.q_proj.weight"
+    assert torch.equal(state[name], original[name])
+    assert model_logits(saved, data / "target").isfinite().all()
+
+
+def test_run_leaves_a_log_without_paths(train, tmp_path):
+    pytest.importorskip("tensorboard")
+    train(refine_steps=2, report_to="tensorboard")
+    (log,) = (tmp_path / "run").rglob("hparams.yml")
+    assert "refine_steps: 2" in log.read_text()
+    assert str(tmp_path) not in log.read_text()
+
+
+def test_killed_run_is_resumed_to_the_same_results(train, flags, tmp_path, data):
+    options = {"refine_steps": 110, "batch_size": 6, "output_dir": tmp_path / "killed"}
+    partial = tmp_path / "killed.partial"
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *flags(**options)], env=environment(tmp_path), cwd=tmp_path,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not (partial / "checkpoint" / "step.txt").is_file():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not options["output_dir"].exists()
+    with pytest.raises(DataError, match="--resume"):
+        train(**options)
+    with pytest.raises(DataError, match="other arguments"):
+        train("--resume", **(options | {"seed": 1}))
+    resumed = train("--resume", **options)
+    whole = train(**(options | {"output_dir": tmp_path / "whole"}))
+    assert not partial.exists()
+    assert without_times(resumed) == without_times(whole)
+    for name, tensor in load_file(tmp_path / "whole" / "model.safetensors").items():
+        torch.testing.assert_close(
+            load_file(tmp_path / "killed" / "model.safetensors")[name], tensor, rtol=1e-4, atol=1e-5
+        )
+
+
+# Several processes
+
+
+def test_two_processes_make_the_same_model_as_one(train, flags, tmp_path, data):
+    options = {"cache_dir": tmp_path / "cache", "output_dir": tmp_path / "two"}
+    launcher = tool("torchrun"), "--standalone", "--nproc_per_node", "2"
+    script(flags(**options), tmp_path, *launcher)
+    rows = [row["key"] for path in (tmp_path / "cache").rglob("*.npy") for row in np.load(path)]
+    assert len(rows) == len(set(rows)) == 48  # every clip was encoded once, by one of the two
+    two = json.loads((tmp_path / "two" / "results.json").read_text())
+    one = train(output_dir=tmp_path / "one", cache_dir=tmp_path / "another cache")
+    assert without_times(one) == without_times(two)
+    weights = load_file(tmp_path / "two" / "model.safetensors")
+    for name, tensor in load_file(tmp_path / "one" / "model.safetensors").items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-5, atol=1e-5)
