@@ -2,7 +2,7 @@
 """Adapt SERE to a new language: a few labelled clips per emotion in one language, unlabelled clips in another.
 
     accelerate launch train_sere.py                                     # the sample in samples/, no download
-    accelerate launch train_sere.py --encoder microsoft/wavlm-base --source emodb/ --target my_clips/ --output_dir out/it
+    accelerate launch train_sere.py --encoder microsoft/wavlm-base --source emodb/ --target my_clips/ --output_dir out
     accelerate launch train_sere.py run.json                            # the same flags in one file
 
 A. read the arguments and the corpora  B. encode every clip once  C. draw the shots and organise  D. refine, and

@@ -5,10 +5,12 @@ Every baseline maps a `Task` to scores of the target's clips, (m, C), on a log-l
 the classes. Methods that adapt get both inside, from their first assignments on; for the others apply `with_prior`
 and `with_balance` to the scores.
 
-Published methods are meant for networks that are trained throughout; here they run on fixed embeddings, with a linear
-bottleneck (from the identity) or a linear head as the part that adapts, and in full batches.
+Published methods are meant for networks that are trained throughout; here they run on fixed embeddings and in full
+batches. What adapts is a linear head that starts from the ridge response; where a method trains features against a
+head (MME, DANN), a linear bottleneck that starts from the identity stands for the network.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
@@ -99,7 +102,8 @@ def logistic_regression(task: Task, C: float = 10.0) -> torch.Tensor:
 
 
 def _logistic_scores(features: torch.Tensor, labels: torch.Tensor, others: torch.Tensor, C: float) -> torch.Tensor:
-    classifier = LogisticRegression(C=C, max_iter=1000).fit(features.numpy(), labels.numpy())
+    with threadpool_limits(1):  # so small a problem is slower on more
+        classifier = LogisticRegression(C=C, max_iter=1000).fit(features.numpy(), labels.numpy())
     return torch.from_numpy(classifier.predict_log_proba(others.numpy())).float()
 
 
@@ -123,188 +127,180 @@ def coral(task: Task, shrinkage: float = 0.1, C: float = 10.0) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------ semi-supervised
 
 
-def label_propagation(
-    task: Task, guided: bool = False, neighbours: int = 10, alpha: float = 0.9, trust: float = 0.1
-) -> torch.Tensor:
-    """Labels spread over the neighbour graph of both domains (Zhou et al., NeurIPS 2003), in closed form.
-
-    Guided, every unlabelled clip carries `trust` times its balanced posterior under ridge and prior as its own label.
-    """
-    clips = torch.cat([task.source, task.target])
-    labels = torch.zeros(len(clips), task.num_labels)
-    if guided:
-        labels = trust * _guided_posteriors(task, ridge_scores(task), guided)
-    labels[task.labelled] = task.onehot
-    graph = _neighbour_graph(clips, neighbours)
-    system = torch.eye(len(clips)) - alpha * graph
-    spreaded = torch.cholesky_solve(labels, torch.linalg.cholesky(system))[len(task.source) :]
-    scores = spreaded.clamp_min(1e-8).log()
-    return with_balance(scores) if guided else scores
+def _guess(task: Task, scores: torch.Tensor, guided: bool) -> torch.Tensor:
+    """Posteriors (n + m, C) of both domains' scores; guided, with the prior and balanced domain by domain."""
+    if not guided:
+        return torch.softmax(scores, 1)
+    parts = scores.split([len(task.source), len(task.target)])
+    priors = (task.source_prior, task.target_prior)
+    both = [normalised(part) + task.prior_weight * prior for part, prior in zip(parts, priors, strict=True)]
+    return torch.cat([with_balance(part).exp() for part in both])
 
 
-def _neighbour_graph(clips: torch.Tensor, neighbours: int) -> torch.Tensor:
-    """(n, n) symmetric, degree-normalised affinity of each clip's nearest neighbours by cosine."""
-    cosine = (clips @ clips.T).fill_diagonal_(-1)
-    nearest = cosine.topk(min(neighbours, len(clips) - 1), dim=1)
-    affinity = torch.zeros_like(cosine).scatter_(1, nearest.indices, nearest.values.clamp_min(1e-3))
-    affinity = affinity + affinity.T
-    degree = affinity.sum(1).rsqrt()
-    return affinity * degree[:, None] * degree
-
-
-def ridge_scores(task: Task) -> torch.Tensor:
+def _response(task: Task) -> torch.Tensor:
     """Ridge scores of both domains, (n + m, C)."""
     return torch.cat([task.source, task.target]) @ _ridge_weights(task.source[task.labelled], task.onehot, 1.0)
 
 
-def _guided_posteriors(task: Task, logits: torch.Tensor, guided: bool) -> torch.Tensor:
-    """Posteriors (n + m, C) of both domains' scores; guided, with the prior and balanced domain by domain."""
-    if not guided:
-        return torch.softmax(logits, 1)
-    parts = logits.split([len(task.source), len(task.target)])
-    priors = (task.source_prior, task.target_prior)
-    return torch.cat(
-        [
-            _balanced(SHARPNESS * normalised(normalised(part) + task.prior_weight * prior))
-            for part, prior in zip(parts, priors, strict=True)
-        ]
-    )
+def label_propagation(
+    task: Task, guided: bool = False, temperature: float = 0.1, alpha: float = 0.9, trust: float = 0.1
+) -> torch.Tensor:
+    """Labels spread over the affinity graph of both domains (Zhou et al., NeurIPS 2003), in closed form.
+
+    Affinities are `exp(cosine / temperature)`; what a class gains by lying in a dense region is divided out (class mass
+    normalisation; Zhu et al., ICML 2003). Guided, every unlabelled clip carries `trust` times its balanced posterior
+    under ridge and prior as a label.
+    """
+    clips = torch.cat([task.source, task.target])
+    labels = trust * _guess(task, _response(task), guided) if guided else torch.zeros(len(clips), task.num_labels)
+    labels[task.labelled] = task.onehot
+    affinity = (clips @ clips.T / temperature).exp().fill_diagonal_(0)
+    degree = affinity.sum(1).rsqrt()
+    graph = affinity * degree[:, None] * degree
+    spread_out = torch.cholesky_solve(labels, torch.linalg.cholesky(torch.eye(len(clips)) - alpha * graph))
+    target = spread_out[len(task.source) :].clamp_min(1e-12)
+    scores = (target / target.mean(0)).log()
+    return with_balance(with_prior(scores, task)) if guided else scores
 
 
-def self_training(task: Task, guided: bool = False, rounds: int = 10, C: float = 10.0, last: float = 0.8, joint=True):
+def self_training(
+    task: Task, guided: bool = False, rounds: int = 10, last: float = 0.8, weight: float = 0.3
+) -> torch.Tensor:
     """Class-balanced self-training: each round adds the most confident clips of every class to the shots.
 
-    The share of clips taken grows linearly to `last` (CBST; Zou et al., ECCV 2018).
+    The share of clips taken, of both domains, grows linearly to `last` (CBST; Zou et al., ECCV 2018); each counts as
+    `weight` shots.
     """
-    source, target = _principal(task)
-    clips = torch.cat([source, target])
-    features, labels = source[task.labelled], task.labels
+    clips = torch.cat([task.source, task.target])
     free = torch.ones(len(clips), dtype=torch.bool)
     free[task.labelled] = False
-    if not joint:
-        free[: len(source)] = False
-    for r in range(rounds + 1):
-        scores = _logistic_scores(features, labels, clips, C)
-        if r == rounds:
-            break
-        posteriors = _guided_posteriors(task, scores, guided)
-        quota = max(1, round(last * (r + 1) / rounds * int(free.sum()) / task.num_labels))
-        confidence, guess = posteriors.max(1)
+    shots = task.source[task.labelled]
+    scores = _response(task)
+    for r in range(1, rounds + 1):
+        confidence, guess = _guess(task, SHARPNESS * normalised(scores), guided).max(1)
+        quota = max(1, round(last * r / rounds * int(free.sum()) / task.num_labels))
         chosen = []
         for k in range(task.num_labels):
             members = (free & (guess == k)).nonzero().squeeze(1)
             chosen.append(members[confidence[members].argsort(descending=True)[:quota]])
         chosen = torch.cat(chosen)
-        features = torch.cat([source[task.labelled], clips[chosen]])
-        labels = torch.cat([task.labels, guess[chosen]])
-    scores = scores[len(source) :]
+        labels = F.one_hot(guess[chosen], task.num_labels).float()
+        features = torch.cat([shots, weight**0.5 * clips[chosen]])
+        targets = torch.cat([center_rows(task.onehot), weight**0.5 * center_rows(labels)])
+        scores = clips @ ResonanceFilter(features, 1.0).weights(targets)
+    scores = scores[len(task.source) :]
     return with_balance(with_prior(scores, task)) if guided else scores
 
 
-def fixmatch(
-    task: Task,
-    guided: bool = False,
-    steps: int = 150,
-    rate: float = 0.02,
-    threshold: float = 0.7,
-    dropout: float = 0.5,
-    weight: float = 1.0,
-    sharpness: float = 4.0,
-    batch: int = 256,
-) -> torch.Tensor:
-    """Confident guesses on the clips teach a linear head on views with dropped features (Sohn et al., NeurIPS 2020).
-
-    The weak view is the embedding itself. Guided, guesses are made with the prior and aligned to uniform class shares
-    (distribution alignment, as in ReMixMatch).
-    """
-    generator = torch.Generator().manual_seed(task.seed)
-    head, offset = _start(task, task.source, task.target, guided, sharpness)
-    head.requires_grad_()
-    optimizer = torch.optim.Adam([head], lr=rate)
-    for _ in range(steps):
-        rows = torch.randint(len(task.target), (batch,), generator=generator)
-        with torch.no_grad():
-            logits = task.target @ head + offset
-            confidence, guess = (_balanced(logits) if guided else torch.softmax(logits, 1))[rows].max(1)
-        views = torch.cat([task.source[task.labelled], task.target[rows]])
-        views = views * (torch.rand(views.shape, generator=generator) >= dropout) / (1 - dropout)
-        logits = views @ head
-        labelled, unlabelled = logits.split([len(task.labels), batch])
-        loss = F.cross_entropy(labelled, task.labels) + weight * (
-            F.cross_entropy(unlabelled + offset[rows], guess, reduction="none") * (confidence > threshold)
-        ).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    scores = (task.target @ head + offset).detach()
-    return with_balance(scores) if guided else scores
-
-
-# ---------------------------------------------------------------------------------------------- domain adaptation
+# ------------------------------------------------------------------------- heads that adapt to the unlabelled target
 
 
 def _principal(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
     """Both domains, (n, d) and (m, d), in their common leading directions; cosines stay nearly the same."""
     clips = torch.cat([task.source, task.target])
-    size = min(DIRECTIONS, *clips.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.seed)
-        directions = torch.svd_lowrank(clips, q=size, niter=2)[2]
+        directions = torch.svd_lowrank(clips, q=min(DIRECTIONS, *clips.shape), niter=2)[2]
     return task.source @ directions, task.target @ directions
 
 
 def _start(task: Task, source: torch.Tensor, target: torch.Tensor, guided: bool, sharpness: float):
-    """Ridge head (d, C) on the shots whose target scores have the given spread, and a constant (m, C) to add to them.
+    """Ridge head (d, C) whose target logits have the given spread, and a constant (m, C) that is added to them.
 
-    Guided, the constant holds the prior and the balance, so that the first assignments are `ridge`'s with both.
+    Guided, the constant holds the prior and the balance: the first assignments are those of ridge with both.
     """
     head = center_rows(_ridge_weights(source[task.labelled], task.onehot, 1.0))
     head = head * sharpness / spread(target @ head)
     if not guided:
         return head, torch.zeros(len(target), task.num_labels)
-    scale = sharpness / SHARPNESS
     prior = task.prior_weight * sharpness * task.target_prior
-    gain = sharpness / spread(target @ head + prior)
-    bias = balanced_softmax(gain * (target @ head + prior), head.new_full((task.num_labels,), 1 / task.num_labels))[1]
-    return gain * head, gain * prior + bias
+    uniform = head.new_full((task.num_labels,), 1 / task.num_labels)
+    return head, prior + balanced_softmax(target @ head + prior, uniform)[1]
+
+
+def _descend(head: torch.Tensor, loss: Callable, steps: int, rate: float) -> torch.Tensor:
+    """The head (d, C) after gradient descent with momentum on `loss(head, step)`."""
+    head = head.clone().requires_grad_()
+    optimizer = torch.optim.SGD([head], lr=rate, momentum=0.9)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss(head, step).backward()
+        optimizer.step()
+    return head.detach()
 
 
 def _entropy(posteriors: torch.Tensor) -> torch.Tensor:
     return -(posteriors * posteriors.clamp_min(1e-8).log()).sum(-1)
 
 
+def fixmatch(
+    task: Task,
+    guided: bool = False,
+    steps: int = 100,
+    rate: float = 1.0,
+    threshold: float = 0.7,
+    dropout: float = 0.5,
+    weight: float = 1.0,
+    sharpness: float = 2.0,
+    batch: int = 128,
+    refresh: int = 10,
+) -> torch.Tensor:
+    """Confident guesses on the clips teach the head on views with dropped features (Sohn et al., NeurIPS 2020).
+
+    The weak view is the embedding itself. Guided, guesses are made with the prior and aligned to uniform class shares
+    (distribution alignment, as in ReMixMatch).
+    """
+    generator = torch.Generator().manual_seed(task.seed)
+    start, offset = _start(task, task.source, task.target, guided, sharpness)
+    shots = task.source[task.labelled]
+    guess = None
+
+    def loss(head, step):
+        nonlocal guess
+        if step % refresh == 0:
+            logits = (task.target @ head + offset).detach()
+            guess = (_balanced(logits) if guided else torch.softmax(logits, 1)).max(1)
+        rows = torch.randint(len(task.target), (batch,), generator=generator)
+        views = torch.cat([shots, task.target[rows]])
+        views = views * (torch.rand(views.shape, generator=generator) >= dropout) / (1 - dropout)
+        labelled, unlabelled = (views @ head).split([len(shots), batch])
+        taught = F.cross_entropy(unlabelled + offset[rows], guess.indices[rows], reduction="none")
+        confident = guess.values[rows] > threshold
+        return F.cross_entropy(labelled, task.labels) + weight * (taught * confident).mean()
+
+    scores = task.target @ _descend(start, loss, steps, rate) + offset
+    return with_balance(scores) if guided else scores
+
+
 def shot(
     task: Task,
     guided: bool = False,
     steps: int = 60,
-    rate: float = 0.003,
+    rate: float = 3.0,
     beta: float = 0.3,
     sharpness: float = 2.0,
     refresh: int = 10,
 ) -> torch.Tensor:
-    """Information maximisation and centroid pseudo-labels under a frozen head (SHOT; Liang et al., ICML 2020)."""
+    """Information maximisation and centroid pseudo-labels (SHOT; Liang et al., ICML 2020)."""
     source, target = _principal(task)
-    head, offset = _start(task, source, target, guided, sharpness)
-    bottleneck = torch.eye(len(head), requires_grad=True)
-    optimizer = torch.optim.Adam([bottleneck], lr=rate)
-    for step in range(steps):
-        features = target @ bottleneck
-        logits = features @ head + offset
+    start, offset = _start(task, source, target, guided, sharpness)
+    pseudo = None
+
+    def loss(head, step):
+        nonlocal pseudo
+        logits = target @ head + offset
         posteriors = torch.softmax(logits, 1)
         if step % refresh == 0:
-            pseudo = _centroid_labels(features.detach(), posteriors.detach())
+            pseudo = _centroid_labels(target, posteriors.detach())
         information = _entropy(posteriors.mean(0)) - _entropy(posteriors).mean()
-        loss = beta * F.cross_entropy(logits, pseudo) - information
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    scores = (target @ bottleneck @ head + offset).detach()
+        return beta * F.cross_entropy(logits, pseudo) - information
+
+    scores = target @ _descend(start, loss, steps, rate) + offset
     return with_balance(scores) if guided else scores
 
 
 def _centroid_labels(features: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
     """Nearest of the classes' centroids by cosine, twice: weighted by posteriors, then by the labels found."""
-    features = F.normalize(features, dim=1)
     for _ in range(2):
         labels = (features @ F.normalize(posteriors.T @ features, dim=1).T).argmax(1)
         posteriors = F.one_hot(labels, posteriors.shape[1]).float()
@@ -315,28 +311,27 @@ def aad(
     task: Task,
     guided: bool = False,
     steps: int = 60,
-    rate: float = 0.003,
+    rate: float = 3.0,
     neighbours: int = 5,
     dispersion: float = 1.0,
-    decay: float = 0.0,
     sharpness: float = 2.0,
 ) -> torch.Tensor:
     """Predictions attracted to the neighbours' and dispersed from all others' (AaD; Yang et al., NeurIPS 2022)."""
     source, target = _principal(task)
-    head, offset = _start(task, source, target, guided, sharpness)
-    nearest = (target @ target.T).fill_diagonal_(-1).topk(min(neighbours, len(target) - 1), dim=1).indices
-    bottleneck = torch.eye(len(head), requires_grad=True)
-    optimizer = torch.optim.Adam([bottleneck], lr=rate)
-    for step in range(steps):
-        posteriors = torch.softmax(target @ bottleneck @ head + offset, 1)
+    start, offset = _start(task, source, target, guided, sharpness)
+    cosine = (target @ target.T).fill_diagonal_(-1)
+    nearest = cosine.topk(min(neighbours, len(target) - 1), dim=1).indices
+
+    def loss(head, step):
+        posteriors = torch.softmax(target @ head + offset, 1)
         attraction = (posteriors * posteriors[nearest].mean(1)).sum(1).mean()
-        others = (posteriors @ posteriors.mean(0)).mean()
-        loss = dispersion * (1 + 10 * step / steps) ** -decay * others - attraction
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    scores = (target @ bottleneck @ head + offset).detach()
+        return dispersion * posteriors.mean(0).square().sum() - attraction
+
+    scores = target @ _descend(start, loss, steps, rate) + offset
     return with_balance(scores) if guided else scores
+
+
+# ------------------------------------------------------------------------------- features trained against a head
 
 
 class _Reversal(torch.autograd.Function):
@@ -356,76 +351,129 @@ def mme(
     task: Task,
     guided: bool = False,
     steps: int = 60,
-    rate: float = 0.003,
+    rate: float = 0.001,
     weight: float = 0.1,
     temperature: float = 0.1,
 ) -> torch.Tensor:
     """Minimax entropy (Saito et al., ICCV 2019): the cosine head raises the target's entropy, the features lower it."""
     source, target = _principal(task)
-    means = F.normalize(task.onehot.T @ source[task.labelled], dim=1)
-    offset = torch.zeros(len(target), task.num_labels)
-    if guided:
-        logits = F.normalize(target, dim=1) @ means.T / temperature
-        offset = task.prior_weight * spread(center_rows(logits)) * task.target_prior
-        offset = offset + balanced_softmax(logits + offset, means.new_full((len(means),), 1 / len(means)))[1]
+    shots = source[task.labelled]
+    prototypes = F.normalize(_ridge_weights(shots, task.onehot, 1.0), dim=0).requires_grad_()
     bottleneck = torch.eye(source.shape[1], requires_grad=True)
-    prototypes = means.clone().requires_grad_()
-    optimizer = torch.optim.Adam([bottleneck, prototypes], lr=rate)
 
     def logits_of(features: torch.Tensor) -> torch.Tensor:
-        return F.normalize(features, dim=1) @ F.normalize(prototypes, dim=1).T / temperature
+        return F.normalize(features, dim=1) @ F.normalize(prototypes, dim=0) / temperature
 
+    offset = torch.zeros(len(target), task.num_labels)
+    if guided:
+        logits = logits_of(target).detach()
+        offset = task.prior_weight * spread(center_rows(logits)) * task.target_prior
+        offset = offset + balanced_softmax(logits + offset, offset.new_full((task.num_labels,), 1 / task.num_labels))[1]
+    optimizer = torch.optim.Adam([bottleneck, prototypes], lr=rate)
     for _ in range(steps):
-        supervised = F.cross_entropy(logits_of(source[task.labelled] @ bottleneck), task.labels)
-        reversed_features = _Reversal.apply(target @ bottleneck, 1.0)
-        entropy = _entropy(torch.softmax(logits_of(reversed_features) + offset, 1)).mean()
-        loss = supervised - weight * entropy
+        supervised = F.cross_entropy(logits_of(shots @ bottleneck), task.labels)
+        posteriors = torch.softmax(logits_of(_Reversal.apply(target @ bottleneck, 1.0)) + offset, 1)
         optimizer.zero_grad()
-        loss.backward()
+        (supervised - weight * _entropy(posteriors).mean()).backward()
         optimizer.step()
-    with torch.no_grad():
-        scores = logits_of(target @ bottleneck) + offset
+    scores = (logits_of(target @ bottleneck) + offset).detach()
     return with_balance(scores) if guided else scores
 
 
 def dann(
     task: Task,
     guided: bool = False,
-    steps: int = 100,
-    rate: float = 0.003,
+    steps: int = 60,
+    rate: float = 0.001,
     strength: float = 0.3,
-    hidden: int = 64,
+    sharpness: float = 2.0,
     trust: float = 1.0,
-    decay: float = 0.01,
 ) -> torch.Tensor:
-    """Features that tell the emotion and not the domain (DANN; Ganin et al., JMLR 2016), in a small network.
+    """Features that tell the emotion and not the domain (DANN; Ganin et al., JMLR 2016).
 
-    Guided, the network also learns the target's balanced posteriors under ridge and prior, with weight `trust`.
+    Guided, the head also learns the target's balanced posteriors under ridge and prior, with weight `trust`.
     """
     source, target = _principal(task)
-    clips = torch.cat([source, target]) * source.shape[1] ** 0.5  # entries of unit size
-    domains = torch.tensor([0.0] * len(source) + [1.0] * len(target))
-    domain_weight = torch.where(domains == 0, 0.5 / len(source), 0.5 / len(target))
-    guess = _guided_posteriors(task, ridge_scores(task), guided)[len(source) :] if guided else None
+    head, offset = _start(task, source, target, guided, sharpness)
+    guess = torch.softmax(target @ head + offset, 1)
+    bottleneck = torch.eye(len(head), requires_grad=True)
+    head.requires_grad_()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task.seed)
-        features = nn.Sequential(nn.Linear(clips.shape[1], hidden), nn.ReLU())
-        emotion = nn.Linear(hidden, task.num_labels)
-        domain = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-    parameters = [p for module in (features, emotion, domain) for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        domain = nn.Sequential(nn.Linear(len(head), 64), nn.ReLU(), nn.Linear(64, 1))
+    clips, domains = torch.cat([source, target]), torch.tensor([0.0] * len(source) + [1.0] * len(target))
+    share = torch.where(domains == 0, 0.5 / len(source), 0.5 / len(target))  # both domains count alike
+    optimizer = torch.optim.Adam([bottleneck, head, *domain.parameters()], lr=rate)
     for step in range(steps):
-        hidden_features = features(clips)
-        logits = emotion(hidden_features)
-        ramp = 2 / (1 + np.exp(-10 * step / steps)) - 1
-        told = domain(_Reversal.apply(hidden_features, strength * ramp)).squeeze(1)
-        confusion = F.binary_cross_entropy_with_logits(told, domains, weight=domain_weight, reduction="sum")
-        loss = F.cross_entropy(logits[task.labelled], task.labels) + confusion
+        features = clips @ bottleneck
+        logits = features @ head
+        ramp = 2 / (1 + math.exp(-10 * step / steps)) - 1
+        told = domain(_Reversal.apply(len(head) ** 0.5 * features, strength * ramp)).squeeze(1)
+        loss = F.cross_entropy(logits[task.labelled], task.labels)
+        loss = loss + F.binary_cross_entropy_with_logits(told, domains, weight=share, reduction="sum")
         if guided:
             loss = loss + trust * F.cross_entropy(logits[len(source) :], guess)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    with torch.no_grad():
-        scores = emotion(features(clips[len(source) :]))
+    scores = (target @ bottleneck @ head).detach()
     return with_balance(with_prior(scores, task)) if guided else scores
+
+
+# --------------------------------------------------------------------------------------- what a user would pick instead
+
+
+def egemaps_functionals(waveforms: list[np.ndarray]) -> torch.Tensor:
+    """The 88 functionals of eGeMAPSv02 (Eyben et al., IEEE Trans. Affective Computing 2016), (n, 88).
+
+    Args:
+        waveforms: float32 at 16 kHz, mono, each (samples,).
+
+    Raises:
+        ImportError: openSMILE is not installed.
+        ValueError: openSMILE finds nothing to measure in a clip.
+    """
+    try:
+        import opensmile
+    except ImportError as error:
+        raise ImportError("The eGeMAPS baseline needs openSMILE: pip install opensmile.") from error
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+    values = np.stack([smile(waveform, 16_000).reshape(-1) for waveform in waveforms])
+    broken = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(broken):
+        raise ValueError(f"openSMILE measures nothing in clip {broken[0]}: is it shorter than 100 ms? Leave it out.")
+    return torch.from_numpy(values).float()
+
+
+def svm(source: torch.Tensor, shots: torch.Tensor, target: torch.Tensor, C: float = 0.01) -> torch.Tensor:
+    """Linear support vector machine, one class against the rest; scores are its margins (m, C).
+
+    Args:
+        source, target: (n, F) and (m, F), already standardised per speaker or per corpus.
+        shots: (n,), -100 = unlabelled.
+    """
+    labelled = shots != UNLABELLED
+    classifier = LinearSVC(C=C, class_weight="balanced").fit(source[labelled].numpy(), shots[labelled].numpy())
+    margins = torch.from_numpy(classifier.decision_function(target.numpy())).float()
+    return torch.stack([-margins, margins], 1) if margins.ndim == 1 else margins
+
+
+# ------------------------------------------------------------------------------------------------------- all of them
+
+ADAPTIVE = {
+    "label-propagation": label_propagation,
+    "self-training": self_training,
+    "fixmatch": fixmatch,
+    "shot": shot,
+    "aad": aad,
+    "mme": mme,
+    "dann": dann,
+}
+BASELINES: dict[str, Callable[[Task], torch.Tensor]] = {
+    "nearest-class-mean": nearest_class_mean,
+    "ridge": ridge,
+    "logistic-regression": logistic_regression,
+    "coral": coral,
+    **ADAPTIVE,
+    **{f"{name}+prior+balance": partial(method, guided=True) for name, method in ADAPTIVE.items()},
+}

@@ -158,7 +158,7 @@ class SereConfig(PreTrainedConfig):
             raise ValueError(f"id2label must map 0, 1, ... to different emotions, not be {self.id2label!r}.")
         if not isinstance(self.encoder_normalize, bool):
             raise ValueError(f"encoder_normalize must be true or false, not {self.encoder_normalize!r}.")
-        if not isinstance(self.prior_profile, dict) or not all(isinstance(emotion, str) for emotion in self.prior_profile):
+        if not isinstance(self.prior_profile, dict) or not all(isinstance(name, str) for name in self.prior_profile):
             raise ValueError(f"prior_profile must map emotions to cues, not be {self.prior_profile!r}.")
         for emotion, cues in self.prior_profile.items():
             if not isinstance(cues, (list, tuple)) or len(cues) != NUM_CUES or not all(map(_is_number, cues)):

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 CLIP = 4.0  # standardised features beyond this many deviations are artefacts more often than emotion
 CUE_CLIP = 2.5
-ENROLMENT = 5.0  # weight of the domain's statistics, in clips, when a speaker's few clips are all there is
+ENROLMENT = 1.0  # weight of the domain's statistics, in clips, beside those of a speaker's own clips
 
 
 def standardise(features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -24,7 +24,7 @@ def moments(features: torch.Tensor) -> torch.Tensor:
 def shrunk_moments(features: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
     """A speaker's statistics from few clips, shrunk towards the domain's (equation "enrolment" of docs/method.md).
 
-    With n clips the speaker's own mean and second moment weigh n / (n + 5).
+    With n clips the speaker's own mean and variance weigh n / (n + 1), the domain's the rest.
 
     Args:
         features: (n, D) raw features of the speaker's clips. domain: (2, D).
@@ -40,8 +40,9 @@ class SereEmbedding(nn.Module):
     """Raw features (B, D) -> unit-length embeddings (B, D) and cues (B, 5).
 
     The D features are blocks: the dynamics stream (its F functionals, then its frames at the highlights), and one per
-    encoder layer. Each block is standardised, scaled by sqrt(weight / size), so that the cosine of two embeddings is the weighted mean of the
-    blocks' resonances (equation "resonance"), and multiplied by a learned gain (1 until refined).
+    encoder layer. Each block is standardised, scaled by sqrt(weight / size), so that the cosine of two embeddings is
+    the weighted mean of the blocks' resonances (equation "resonance"), and multiplied by a learned gain (1 until
+    refined).
 
     Buffers, all from unlabelled clips of the target domain: `statistics` (G, 2, D) for G voice groups, `cue_std` (5,),
     and the linear map `voice_weight` (F, G), `voice_bias` (G,) of the functionals that tells the voice group of a clip.

@@ -147,9 +147,9 @@ class SereEncoder(nn.Module):
         """
         full, info = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True, **kwargs)
         if full.config.model_type != self.model_type:
-            raise ValueError(f"{name_or_path} is of type {full.config.model_type}, not {self.model_type} as configured.")
+            raise ValueError(f"{name_or_path} is of type {full.config.model_type}, not {self.model_type}.")
         prefix = "encoder." if self.model_type == "whisper" else ""
-        state = {name.removeprefix(prefix): value for name, value in full.state_dict().items() if name.startswith(prefix)}
+        state = {key.removeprefix(prefix): value for key, value in full.state_dict().items() if key.startswith(prefix)}
         initialised = {name.removeprefix(prefix) for name in info["missing_keys"] if name.startswith(prefix)}
         lacking = self.model.load_state_dict(state, strict=False).missing_keys
         lacking += sorted(initialised & {name for name, p in self.model.named_parameters() if p.requires_grad})

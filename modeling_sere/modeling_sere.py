@@ -71,7 +71,7 @@ class SerePreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     # statistics and the organised map keep their digits when the encoder is loaded in half precision
     # (regular expressions: a plain "embedding" would also match inside encoders)
-    _keep_in_fp32_modules_strict = [r"\bembedding\.", "highlight_weight", "classifier", "source_embeddings", "source_cues"]
+    _keep_in_fp32_modules_strict = [r"\bembedding\.", "highlight_weight", "classifier", "source_(embeddings|cues)"]
     accepts_loss_kwargs = False  # the loss is a mean: Trainer must divide it by the gradient accumulation steps itself
 
     @torch.no_grad()
@@ -128,7 +128,7 @@ def cue_map() -> torch.Tensor:
 class SereModel(SerePreTrainedModel):
     """Waveform -> frames of two streams -> highlights -> embedding.
 
-    Source: arXiv:2604.07417 for the idea of emotional highlights; formulae in docs/method.md ("Highlights", "Embedding").
+    Source: arXiv:2604.07417 for the idea of highlights; formulae in docs/method.md ("Highlights", "Embedding").
     """
 
     def __init__(self, config: SereConfig):

@@ -1,7 +1,7 @@
 """The Instantaneous Resonance Field (IRF) and the Triple-Resonance Interaction Chain (TRIC) loss.
 
 The paper (arXiv:2604.07417) names both; its formulae are not public. The equations here are this project's own reading
-and are derived, with the same numbers, in docs/method.md.
+and are derived, under the same names, in docs/method.md.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ def spread(scores: torch.Tensor) -> torch.Tensor:
     return torch.where(value > 1e-8, value, torch.ones_like(value))
 
 
-def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: float = 1.0, iterations: int = 100):
+def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: float = 1.0, iterations: int = 2000):
     """Row softmax whose column means follow a class prior (equation "balance" of docs/method.md; Sinkhorn, Knopp 1967).
 
     Args:
@@ -193,9 +193,9 @@ class InstantaneousResonanceField(nn.Module):
             rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
             maps = rounds.starts
             for _ in range(self.config.field_rounds):
-                posteriors, _ = rounds.balance(maps)
+                posteriors, _ = rounds.balance(maps, self.config.field_sharpness)
                 maps = rounds.resonate(posteriors)
-            return FieldOutput(*rounds.balance(maps))
+            return FieldOutput(*rounds.balance(maps, 1.0))
 
     @torch.no_grad()
     def read_out(
@@ -208,7 +208,7 @@ class InstantaneousResonanceField(nn.Module):
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
             rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
-            return rounds.balance(rounds.resonate(posteriors))[1]
+            return rounds.balance(rounds.resonate(posteriors), 1.0)[1]
 
 
 class _Rounds:
@@ -237,13 +237,13 @@ class _Rounds:
         linear = linear.centered()
         return linear * (1 / spread(linear(*self.inputs[domain])))
 
-    def balance(self, maps: dict[int, LinearMap]) -> tuple[torch.Tensor, dict[int, LinearMap]]:
-        """Posteriors (n, C) of the maps' scores, balanced per domain, and the maps whose softmax they are."""
+    def balance(self, maps: dict[int, LinearMap], sharpness: float) -> tuple[torch.Tensor, dict[int, LinearMap]]:
+        """Posteriors (n, C) of the sharpened scores, balanced per domain, and the maps whose softmax they are."""
         some = next(iter(self.inputs.values()))[0]
         posteriors = some.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
         balanced = {}
         for d, index in self.members.items():
-            sharp = maps[d] * self.config.field_sharpness
+            sharp = maps[d] * sharpness
             posteriors[index], bias = balanced_softmax(
                 sharp(*self.inputs[d]), self.class_prior, self.config.field_balance
             )
@@ -255,10 +255,11 @@ class _Rounds:
         clamped = posteriors.clone()
         clamped[self.labelled] = self.onehot
         filtered = LinearMap.of_embeddings(self.filter.weights(clamped - clamped.mean(0)))
-        return {
-            d: self._normalised(self._normalised(filtered, d) + self.starts[d] * self.config.field_keep, d) * self.gain
-            for d in self.members
+        joined = {
+            d: self._normalised(filtered, d) + self.starts[d] * self.config.field_keep for d in self.members
         }
+        scale = self.gain / spread(torch.cat([joined[d](*self.inputs[d]) for d in self.members]))
+        return {d: joined[d] * scale for d in self.members}
 
 
 class TripleResonanceInteractionChain(nn.Module):

@@ -33,7 +33,12 @@ def wav(samples: np.ndarray, subtype: str = "FLOAT") -> bytes:
 
 
 def write_corpus(
-    folder: Path, clips: int = 4, speakers: int = 2, emotions=tuple(SOUNDS), seed: int = 0, columns=("emotion", "speaker")
+    folder: Path,
+    clips: int = 4,
+    speakers: int = 2,
+    emotions=tuple(SOUNDS),
+    seed: int = 0,
+    columns=("emotion", "speaker"),
 ) -> Path:
     """A folder with metadata.csv: `clips` per emotion and speaker, of different lengths. Returns the folder."""
     folder.mkdir(parents=True)

@@ -29,7 +29,8 @@ def make(model):
         truth = np.arange(30) % 3
         values = means[truth] + random.normal(size=(30, means.shape[1])).astype(np.float32)
         clips = [
-            Clip(row, f"clip{row}", None if row in unlabelled else LABELS[truth[row]], f"s{row % 2}") for row in range(30)
+            Clip(row, f"clip{row}", None if row in unlabelled else LABELS[truth[row]], f"s{row % 2}")
+            for row in range(30)
         ]
         found = Features(values, list(range(30)), [str(row) for row in range(30)], [])
         pool = Pool(Corpus("target", clips, None, {}, audio=None), found, LABELS, speaker_ids=True)
@@ -78,7 +79,9 @@ def test_clips_without_a_label_are_not_scored(make):
     organised = adaptation.organise(SHOTS)
     kept = [row for row in range(30) if row not in (0, 4, 29)]
     scores = organised.field(adaptation.target.embeddings[kept], adaptation.target.cues[kept])
-    assert evaluation.scores(organised)["uar"] == pytest.approx(np.mean(recalls(scores.argmax(1), pool.references[kept])))
+    assert evaluation.scores(organised)["uar"] == pytest.approx(
+        np.mean(recalls(scores.argmax(1), pool.references[kept]))
+    )
 
 
 @pytest.mark.parametrize("setting", ["transductive", "inductive"])

@@ -178,7 +178,8 @@ def test_unusable_clips_are_skipped_and_named(sere, tmp_path, caplog):
     write_metadata(folder, rows)
     corpus = load_corpus(folder)
     found = extraction(sere, tmp_path / "cache")(corpus)
-    assert [corpus.clips[index].name for index in found.indices] == ["anger_0_0.wav", "neutral_0_0.wav", "sadness_0_0.wav"]
+    names = [corpus.clips[index].name for index in found.indices]
+    assert names == ["anger_0_0.wav", "neutral_0_0.wav", "sadness_0_0.wav"]
     np.testing.assert_allclose(found.values, good, rtol=1e-4, atol=1e-4)
     assert sorted(clip.name for clip in found.skipped) == sorted(bad_files())
     assert all(clip.name in clip.reason and clip.name in caplog.text for clip in found.skipped)
@@ -205,7 +206,9 @@ def test_the_same_audio_twice(sere, tmp_path):
         assert not np.allclose(found.values[0], found.values[2])
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), OSError("7 requested and 3 written")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), OSError("7 requested and 3 written")]
+)
 def test_full_disk_is_one_clear_error(sere, corpus, tmp_path, monkeypatch, error):
     def full(*_):
         raise error
@@ -245,7 +248,7 @@ def test_kept_frames_are_those_of_the_model(make_model, corpus, tmp_path, name):
 def test_frames_on_a_full_disk_are_one_clear_error(sere, corpus, monkeypatch):
     with FrameStore(sere, "cpu") as store:
         store.file.close()
-        store.file = open("/dev/full", "wb") if os.path.exists("/dev/full") else pytest.skip("needs /dev/full")  # noqa: SIM115
+        store.file = open("/dev/full", "wb") if os.path.exists("/dev/full") else pytest.skip("needs /dev/full")
         with pytest.raises(DataError, match="No space left on device.*TMPDIR"):
             store.fill([corpus], [0], progress=False)
-        monkeypatch.setattr(store, "file", open(os.devnull, "wb"))  # noqa: SIM115
+        monkeypatch.setattr(store, "file", open(os.devnull, "wb"))

@@ -10,7 +10,8 @@ from modeling_sere.training.pool import Pool, kept_clips
 
 LABELS = ["anger", "sadness"]
 ROWS = [
-    ("a", "anger", "x"), ("b", "calm", "x"), ("c", None, "y"), ("d", "sadness", "y"), ("e", "anger", "x"), ("f", "anger", "z"),
+    ("a", "anger", "x"), ("b", "calm", "x"), ("c", None, "y"), ("d", "sadness", "y"), ("e", "anger", "x"),
+    ("f", "anger", "z"),
 ]  # fmt: skip
 
 

@@ -23,7 +23,9 @@ LABELS = ["anger", "neutral", "sadness"]
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpora")
-    return [load_corpus(write_corpus(folder / name, clips=2, seed=seed)) for seed, name in enumerate(("ours", "theirs"))]
+    return [
+        load_corpus(write_corpus(folder / name, clips=2, seed=seed)) for seed, name in enumerate(("ours", "theirs"))
+    ]
 
 
 @pytest.fixture

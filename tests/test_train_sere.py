@@ -24,9 +24,10 @@ from modeling_sere.training.features import collate
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = str(ROOT / "train_sere.py")
 KEYS = {
-    "uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "chance", "per_class_recall", "confusion",
-    "labels", "source", "target", "source_language", "target_language", "shots", "seed", "setting", "speaker_ids",
-    "skipped_clips", "seconds", "shot_files", "encoder", "refine_steps", "versions", "same_audio_in_both",
+    "uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "chance", "per_class_recall",
+    "confusion", "labels", "source", "target", "source_language", "target_language", "shots", "seed", "setting",
+    "speaker_ids", "skipped_clips", "seconds", "shot_files", "encoder", "refine_steps", "versions",
+    "same_audio_in_both",
 }  # fmt: skip
 
 
@@ -154,11 +155,16 @@ def test_quickstart(tmp_path):
     assert not (tmp_path / "quick.partial").exists()
     ours, remote = (
         kind.from_pretrained(out, **options)
-        for kind, options in ((SereForAudioClassification, {}), (AutoModelForAudioClassification, {"trust_remote_code": True}))
+        for kind, options in (
+            (SereForAudioClassification, {}),
+            (AutoModelForAudioClassification, {"trust_remote_code": True}),
+        )
     )
     logits = model_logits(ours, ROOT / "samples" / "polish")
     torch.testing.assert_close(model_logits(remote, ROOT / "samples" / "polish"), logits)
-    references = torch.tensor([results["labels"].index(c.label) for c in load_corpus(ROOT / "samples" / "polish").clips])
+    references = torch.tensor(
+        [results["labels"].index(c.label) for c in load_corpus(ROOT / "samples" / "polish").clips]
+    )
     right = logits.argmax(1) == references
     per_class = [right[references == k].float().mean() for k in range(6)]
     assert results["uar_single_clip"] == pytest.approx(np.mean(per_class))
@@ -195,7 +201,9 @@ def test_second_run_encodes_nothing(train, tmp_path, data):
 
 def test_json_file_of_flags(flags, monkeypatch, tmp_path, data):
     file = tmp_path / "run.json"
-    file.write_text(json.dumps({"source": str(data / "source"), "target": str(data / "target"), "shots": 3, "draws": 1}))
+    file.write_text(
+        json.dumps({"source": str(data / "source"), "target": str(data / "target"), "shots": 3, "draws": 1})
+    )
     where = [f"--output_dir={tmp_path / 'run'}", f"--cache_dir={data / 'cache'}"]
     monkeypatch.setattr(sys, "argv", [SCRIPT, str(file), *where])
     train_sere.main()

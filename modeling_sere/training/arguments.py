@@ -24,9 +24,9 @@ class SereArguments:
     """Every flag can also stand in a JSON file: `train_sere.py run.json`, then flags that differ from it."""
 
     source: str = _option(str(SAMPLES / "english"), "Labelled corpus: folder with metadata.csv/.jsonl, or Hub dataset.")
-    target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language; labels, if any, are used to score only.")
+    target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language; labels, if any, only serve to score.")
     output_dir: str = _option("out/quickstart", "New folder for the model, its card and results.json.")
-    encoder: str = _option("none", "Encoder folder or Hub id (WavLM, wav2vec2, HuBERT, wav2vec2-bert, Whisper), or none.")
+    encoder: str = _option("none", "Encoder's folder or Hub id (WavLM, wav2vec2, HuBERT, w2v-bert, Whisper), or none.")
     encoder_revision: str | None = _option(None, "Revision of an encoder on the Hub.")
 
     source_split: str | None = _option(None, "Split of the source dataset.")
@@ -45,7 +45,7 @@ class SereArguments:
     seed: int = _option(0, "Seed of the shots and of everything else that is random.")
     draws: int = _option(5, "Shot draws (seeds seed, seed+1, ...) for the spread; the model saved is the first.")
     setting: str = _option(
-        "transductive", "Adapt on the whole target and score it, or adapt on half of its speakers and score the others.",
+        "transductive", "Adapt on the whole target and score it, or adapt on half of its speakers and score the rest.",
         choices=["transductive", "inductive"],
     )  # fmt: skip
 

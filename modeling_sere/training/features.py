@@ -42,7 +42,7 @@ class Features:
 
 
 def fingerprint(model: SereModel, precision: str = "no") -> str:
-    """Identifies all that decides a clip's raw features: encoder weights, layers, highlights, front-end code, precision."""
+    """All that decides a clip's raw features: encoder weights, layers, highlights, front-end code, precision."""
     digest = hashlib.blake2b(digest_size=16)
     folder = Path(modeling_sere.__file__).parent
     for name in ("audio_sere.py", "dynamics_sere.py", "encoder_sere.py", "modeling_sere.py"):
@@ -66,7 +66,7 @@ class FeatureCache:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.places: dict[str, tuple[Path, int]] = {}  # key -> shard and row; no shard stays open, there may be thousands
+        self.places: dict[str, tuple[Path, int]] = {}  # key -> shard, row; none stays open: they may be thousands
         for path in sorted(folder.glob("*.npy")):
             try:
                 shard = np.load(path, mmap_mode="r")
@@ -218,7 +218,7 @@ class FrameStore:
 
     def __init__(self, model: SereModel, device):
         self.model, self.device = model, device
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115
+        self.file = tempfile.TemporaryFile()
         self.offsets: dict[int, tuple[int, int]] = {}  # item -> (first row, frames)
         self.functionals: dict[int, torch.Tensor] = {}
 
@@ -255,8 +255,8 @@ class FrameStore:
             self.file.flush()
         except OSError as error:
             raise DataError(
-                f"The frames of all clips do not fit into {tempfile.gettempdir()} ({error.strerror}): free some space or "
-                "set TMPDIR to a larger disk."
+                f"The frames of all clips do not fit into {tempfile.gettempdir()} ({error.strerror}): free some space "
+                "or set TMPDIR to a larger disk."
             ) from error
 
     def batch(self, items: list[int]) -> SereFrames:

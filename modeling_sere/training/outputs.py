@@ -68,7 +68,8 @@ class OutputFolder:
             self.partial.mkdir(parents=True, exist_ok=True)
             (self.partial / STATE).write_text(json.dumps(self.identity, indent=1))
         except OSError as error:
-            raise DataError(f"{self.partial} cannot be written ({error.strerror}): give another --output_dir.") from error
+            reason = f"cannot be written ({error.strerror})"
+            raise DataError(f"{self.partial} {reason}: give another --output_dir.") from error
 
     @property
     def checkpoint(self) -> Path:
@@ -124,8 +125,10 @@ def table(results: dict) -> str:
             ("the saved model, one clip at a time", results["uar_single_clip"]),
             *rows,
         ]
-    lines = [f"{results['source']} -> {results['target']}, {results['shots']} shots per emotion, seed {results['seed']}, "
-             f"{results['setting']}, speaker ids: {'yes' if results['speaker_ids'] else 'no'}"]  # fmt: skip
+    lines = [
+        f"{results['source']} -> {results['target']}, {results['shots']} shots per emotion, seed {results['seed']}, "
+        f"{results['setting']}, speaker ids: {'yes' if results['speaker_ids'] else 'no'}"
+    ]
     lines += [f"  {name:<40} {100 * value:5.1f} % UAR" for name, value in rows if value is not None]
     spread = results.get("spread")
     if spread:
