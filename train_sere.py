@@ -80,6 +80,7 @@ def describe(arguments: SereArguments, source: Pool, target: Pool, corpora: tupl
         "num_unlabelled_source": len(source) - arguments.shots * len(source.labels),
         "skipped_clips": [asdict(clip) for clip in skipped],
         "encoder": None if arguments.encoder == "none" else Path(arguments.encoder).name,
+        "base_model": None if arguments.encoder == "none" or Path(arguments.encoder).exists() else arguments.encoder,
         "parameters": {"prior_weight": prior_weight(arguments, target.speaker_ids),
                        "field_balance": arguments.field_balance},
         "refine_steps": arguments.refine_steps, "train_encoder": arguments.train_encoder,

@@ -177,7 +177,6 @@ class Experiment:
 
     def baseline(self, method: str, adaptation: Adaptation, shots, scored, draw) -> dict:
         """A baseline on SERE's own embeddings, with the prior and the balance where its name says so."""
-        organised = adaptation.organise(shots)
         evaluation = Evaluation(adaptation, self.target, scored, self.setting)
         embeddings, cues = evaluation.inputs
 
@@ -245,10 +244,10 @@ def summary(rows: list[dict]) -> str:
         for row in some:
             cell = table.setdefault((row["method"], row["labels"]), {})
             cell[row["source"], row["target"], row["draw"]] = 100 * row["uar"]
-        lines += [
-            "", f"{setting}, {'with' if speaker_ids else 'without'} speaker ids: UAR %, {len(tasks)} tasks, {len(draws)} draws",
-            f"{'method':<36}{'mean':>6}{'s.d.':>6}{'SERE leads by':>18}  " + " ".join(f"{a[:3]}-{b[:3]}" for a, b in tasks),
-        ]  # fmt: skip
+        ids = "with" if speaker_ids else "without"
+        lines += ["", f"{setting}, {ids} speaker ids: UAR %, {len(tasks)} tasks, {len(draws)} draws"]
+        pairs = " ".join(f"{source[:3]}-{target[:3]}" for source, target in tasks)
+        lines.append(f"{'method':<36}{'mean':>6}{'s.d.':>6}{'SERE leads by':>18}  {pairs}")
         means = {key: _per_draw(cell, tasks, draws) for key, cell in table.items()}
         for key, per_draw in sorted(means.items(), key=lambda item: -item[1].mean()):
             lead = ""
@@ -258,9 +257,8 @@ def summary(rows: list[dict]) -> str:
                 lead = f"{difference.mean():+.1f} +- {error:.1f}"
             cells = [np.mean([table[key][(*task, draw)] for draw in draws]) for task in tasks]
             name = key[0] + (", all labels" if key[1] == "all" else "")
-            lines.append(
-                f"{name:<36}{per_draw.mean():6.1f}{per_draw.std():6.1f}{lead:>18}  " + " ".join(f"{c:7.1f}" for c in cells)
-            )
+            row = " ".join(f"{cell:7.1f}" for cell in cells)
+            lines.append(f"{name:<36}{per_draw.mean():6.1f}{per_draw.std():6.1f}{lead:>18}  {row}")
     return "\n".join(lines)
 
 

@@ -60,7 +60,7 @@ class SereConfig(PreTrainedConfig):
         ValueError: a field is out of its range; the message names it.
     """
 
-    model_type = "sere"
+    model_type = "sere-resonance"  # a name that no upstream architecture will take
 
     def __init__(
         self,

@@ -190,9 +190,9 @@ class SerePipeline(AudioClassificationPipeline):
         scored = [{} for _ in prepared]
         clips = [i for i, item in enumerate(prepared) if "clip" in item]
         if clips:
-            for i, output in zip(clips, self._forward_clips([prepared[i]["clip"] for i in clips], statistics)):
+            for i, output in zip(clips, self._forward_clips([prepared[i]["clip"] for i in clips], statistics), strict=True):
                 scored[i].update(output)
-        for item, output in zip(prepared, scored):
+        for item, output in zip(prepared, scored, strict=True):
             if return_timestamps or "recording" in item:
                 blocks = stream_audio(item.get("recording", item.get("clip")), window, item.get("name"))
                 output["windows"] = list(self._windows_of(blocks, window, hop, statistics))
@@ -204,7 +204,7 @@ class SerePipeline(AudioClassificationPipeline):
         return [
             # cloned: a view would keep the padded batch alive
             {"logits": logits, "highlights": highlights[:count].clone()}
-            for logits, highlights, count in zip(outputs["logits"], outputs["highlights"], frames)
+            for logits, highlights, count in zip(outputs["logits"], outputs["highlights"], frames, strict=True)
         ]
 
     def _windows_of(
@@ -214,7 +214,7 @@ class SerePipeline(AudioClassificationPipeline):
         windows = _windows(blocks, window, hop)
         while several := list(islice(windows, WINDOWS_PER_FORWARD)):
             outputs = self._forward_clips([samples for _, samples in several], statistics)
-            for (start, samples), output in zip(several, outputs):
+            for (start, samples), output in zip(several, outputs, strict=True):
                 loudness = float(np.mean(np.square(samples, dtype=np.float64))) ** 0.3
                 yield {"start": start, "end": start + len(samples), "loudness": loudness, **output}
 
@@ -241,7 +241,7 @@ class SerePipeline(AudioClassificationPipeline):
             return ranked
 
         chunks = []
-        for window, scores in zip(windows, window_scores):
+        for window, scores in zip(windows, window_scores, strict=True):
             best = self._ranked(scores, top_k)
             peak = window["start"] + FRAME_SAMPLES * (int(window["highlights"].argmax()) + 0.5)
             chunks.append(
@@ -263,7 +263,7 @@ class SerePipeline(AudioClassificationPipeline):
     def _ranked(self, scores: torch.Tensor, top_k: int | None) -> list[dict[str, Any]]:
         values, ids = scores.topk(min(top_k or len(scores), len(scores)))
         id2label = self.model.config.id2label
-        return [{"score": score, "label": id2label[i]} for score, i in zip(values.tolist(), ids.tolist())]
+        return [{"score": score, "label": id2label[i]} for score, i in zip(values.tolist(), ids.tolist(), strict=True)]
 
 
 class _InOrder:
@@ -283,7 +283,7 @@ class _InOrder:
             outputs = {}
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
-                outputs.update(zip(batch, self.score([held[i] for i in batch])))
+                outputs.update(zip(batch, self.score([held[i] for i in batch]), strict=True))
             yield from (outputs[i] for i in range(len(held)))
 
 
@@ -318,7 +318,7 @@ def _joined_highlights(windows: list[dict]) -> np.ndarray:
     """Highlights of the recording (T,) with sum 1 from those of its overlapping windows."""
     frames = max(1, windows[-1]["end"] // FRAME_SAMPLES)
     total, count = np.zeros(frames, np.float32), np.zeros(frames, np.int32)
-    for window, weight in zip(windows, _weights(windows)):
+    for window, weight in zip(windows, _weights(windows), strict=True):
         first = window["start"] // FRAME_SAMPLES
         span = slice(first, first + len(window["highlights"]))
         total[span] += weight * window["highlights"].numpy()

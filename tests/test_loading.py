@@ -115,7 +115,7 @@ def test_config_names_the_code_and_no_place(saved, kind):
         "AutoModelForAudioClassification": "modeling_sere.SereForAudioClassification",
     }
     assert config["custom_pipelines"]["audio-classification"]["impl"] == "pipeline_sere.SerePipeline"
-    assert config["architectures"] == ["SereForAudioClassification"] and config["model_type"] == "sere"
+    assert config["architectures"] == ["SereForAudioClassification"] and config["model_type"] == "sere-resonance"
     values = []
     for part in (text, (root / kind / "preprocessor_config.json").read_text()):
         assert not [place for place in (root, Path.home(), Path.cwd()) if str(place) in part]

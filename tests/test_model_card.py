@@ -19,8 +19,10 @@ PRIVATE = ["03-01-05-01", "WR0_anger_30", "liuchanhg", "actor-17", "/home/someon
 @pytest.fixture
 def results():
     return {
-        "uar": 0.5234567, "uar_before": 0.4641, "uar_prototype": 0.4412, "war": 0.55, "macro_f1": 1 / 3, "chance": 1 / 3,
-        "per_class_recall": {"anger": 0.75, "fear": 0.25, "sadness": None}, "confusion": [[6, 2, 0], [3, 1, 0], [0, 0, 0]],
+        "uar": 0.5234567, "uar_before": 0.4641, "uar_prototype": 0.4412, "war": 0.55, "macro_f1": 1 / 3,
+        "chance": 1 / 3,
+        "per_class_recall": {"anger": 0.75, "fear": 0.25, "sadness": None},
+        "confusion": [[6, 2, 0], [3, 1, 0], [0, 0, 0]],
         "labels": LABELS, "source": "org/emodb", "target": "My Clips", "source_language": "de", "target_language": "it",
         "shots": 5, "shot_files": ["03-01-05-01.flac"], "seed": 3, "setting": "transductive", "speaker_ids": True,
         "uar_single_clip": 0.4811, "spread": {"seeds": [3, 4, 5], "uar_mean": 0.5, "uar_std": 0.0321, "draws": 3},

@@ -1,7 +1,7 @@
 """Voice groups: an unsupervised stand-in for speaker ids that does not eat the emotion.
 
-Two groups of voices (in practice mostly low and high ones) have statistics of their own. More groups, or groups found on
-the raw features, follow the emotion instead of the speaker (benchmarks/README.md).
+Two groups of voices (in practice mostly low and high ones) have statistics of their own. More groups, or groups found
+on the raw features, follow the emotion instead of the speaker.
 """
 
 import numpy as np
