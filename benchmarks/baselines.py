@@ -96,7 +96,7 @@ def _ridge_weights(features: torch.Tensor, targets: torch.Tensor, damping: float
     return ResonanceFilter(features, damping).weights(targets - targets.mean(0))
 
 
-def logistic_regression(task: Task, C: float = 10.0) -> torch.Tensor:
+def logistic_regression(task: Task, C: float = 100.0) -> torch.Tensor:
     """Multinomial logistic regression on the shots."""
     return _logistic_scores(task.source[task.labelled], task.labels, task.target, C)
 
@@ -107,7 +107,7 @@ def _logistic_scores(features: torch.Tensor, labels: torch.Tensor, others: torch
     return torch.from_numpy(classifier.predict_log_proba(others.numpy())).float()
 
 
-def coral(task: Task, shrinkage: float = 0.1, C: float = 10.0) -> torch.Tensor:
+def coral(task: Task, shrinkage: float = 3.0, C: float = 100.0) -> torch.Tensor:
     """Sources recoloured to the target's second moments, then logistic regression (Sun et al., AAAI 2016).
 
     `shrinkage`: added to both covariances, in units of the mean variance of a direction.
@@ -143,7 +143,7 @@ def _response(task: Task) -> torch.Tensor:
 
 
 def label_propagation(
-    task: Task, guided: bool = False, temperature: float = 0.1, alpha: float = 0.9, trust: float = 0.1
+    task: Task, guided: bool = False, temperature: float = 0.8, alpha: float = 0.9, trust: float = 0.1
 ) -> torch.Tensor:
     """Labels spread over the affinity graph of both domains (Zhou et al., NeurIPS 2003), in closed form.
 
@@ -164,7 +164,7 @@ def label_propagation(
 
 
 def self_training(
-    task: Task, guided: bool = False, rounds: int = 10, last: float = 0.8, weight: float = 0.3
+    task: Task, guided: bool = False, rounds: int = 10, last: float = 0.8, weight: float = 0.03
 ) -> torch.Tensor:
     """Class-balanced self-training: each round adds the most confident clips of every class to the shots.
 
@@ -238,7 +238,7 @@ def fixmatch(
     guided: bool = False,
     steps: int = 100,
     rate: float = 1.0,
-    threshold: float = 0.7,
+    threshold: float = 0.8,
     dropout: float = 0.5,
     weight: float = 1.0,
     sharpness: float = 2.0,
@@ -276,9 +276,9 @@ def shot(
     task: Task,
     guided: bool = False,
     steps: int = 60,
-    rate: float = 3.0,
-    beta: float = 0.3,
-    sharpness: float = 2.0,
+    rate: float = 0.3,
+    beta: float = 0.1,
+    sharpness: float = 4.0,
     refresh: int = 10,
 ) -> torch.Tensor:
     """Information maximisation and centroid pseudo-labels (SHOT; Liang et al., ICML 2020)."""
@@ -311,10 +311,10 @@ def aad(
     task: Task,
     guided: bool = False,
     steps: int = 60,
-    rate: float = 3.0,
-    neighbours: int = 5,
+    rate: float = 0.3,
+    neighbours: int = 20,
     dispersion: float = 1.0,
-    sharpness: float = 2.0,
+    sharpness: float = 4.0,
 ) -> torch.Tensor:
     """Predictions attracted to the neighbours' and dispersed from all others' (AaD; Yang et al., NeurIPS 2022)."""
     source, target = _principal(task)
@@ -384,9 +384,9 @@ def dann(
     task: Task,
     guided: bool = False,
     steps: int = 60,
-    rate: float = 0.001,
-    strength: float = 0.3,
-    sharpness: float = 2.0,
+    rate: float = 0.0001,
+    strength: float = 0.1,
+    sharpness: float = 4.0,
     trust: float = 1.0,
 ) -> torch.Tensor:
     """Features that tell the emotion and not the domain (DANN; Ganin et al., JMLR 2016).
@@ -445,7 +445,7 @@ def egemaps_functionals(waveforms: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(values).float()
 
 
-def svm(source: torch.Tensor, shots: torch.Tensor, target: torch.Tensor, C: float = 0.01) -> torch.Tensor:
+def svm(source: torch.Tensor, shots: torch.Tensor, target: torch.Tensor, C: float = 0.003) -> torch.Tensor:
     """Linear support vector machine, one class against the rest; scores are its margins (m, C).
 
     Args:

@@ -190,7 +190,8 @@ class SerePipeline(AudioClassificationPipeline):
         scored = [{} for _ in prepared]
         clips = [i for i, item in enumerate(prepared) if "clip" in item]
         if clips:
-            for i, output in zip(clips, self._forward_clips([prepared[i]["clip"] for i in clips], statistics), strict=True):
+            outputs = self._forward_clips([prepared[i]["clip"] for i in clips], statistics)
+            for i, output in zip(clips, outputs, strict=True):
                 scored[i].update(output)
         for item, output in zip(prepared, scored, strict=True):
             if return_timestamps or "recording" in item:

@@ -1,14 +1,22 @@
 """What the tests share: tiny random encoders of every supported type, tiny models, synthetic voices, local data."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from transformers import HubertConfig, Wav2Vec2BertConfig, Wav2Vec2Config, WavLMConfig, WhisperConfig
+# before transformers is imported: code that tests load from saved folders must not fill the user's cache
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="sere-tests-")
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
-from modeling_sere import SereConfig, SereForAudioClassification
-from modeling_sere.embedding_sere import moments
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import HubertConfig, Wav2Vec2BertConfig, Wav2Vec2Config, WavLMConfig, WhisperConfig  # noqa: E402
+
+from modeling_sere import SereConfig, SereForAudioClassification  # noqa: E402
+from modeling_sere.embedding_sere import moments  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models: threads cost more than they give, most of all when tests share a machine
 

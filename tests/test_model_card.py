@@ -205,8 +205,6 @@ def test_timeline_of_other_labels_is_refused(results, example, tmp_path):
 
 
 def test_code_of_the_card_runs_as_it_stands(results, tmp_path, monkeypatch):
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(tmp_path / "modules")
     monkeypatch.chdir(tmp_path)
     config = SereConfig(id2label=dict(enumerate(LABELS)), label2id={label: i for i, label in enumerate(LABELS)})
     folder = Path("path/to/this/folder")
