@@ -8,8 +8,11 @@ Every directed pair of corpora is one task. Features, pools, adaptation and eval
 import argparse
 import itertools
 import json
+import os
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -224,13 +227,20 @@ def run(arguments) -> list[dict]:
     corpora = encode(arguments)
     ids = {"both": [True, False], "with": [True], "without": [False]}[arguments.speaker_ids]
     settings = ["transductive", "inductive"] if arguments.setting == "both" else [arguments.setting]
-    tasks = list(itertools.product(itertools.permutations(corpora, 2), ids, settings))
-    rows = []
-    for (source, target), speaker_ids, setting in tqdm(tasks, desc="Tasks", unit="task"):
-        experiment = Experiment(arguments, source, target, speaker_ids, setting)
-        for draw in arguments.draws:
-            rows += experiment.rows(draw)
-    return rows
+    pairs = itertools.permutations(corpora, 2)
+    tasks = [(arguments, *pair, *rest) for pair, *rest in itertools.product(pairs, ids, settings)]
+    # one thread each: the matrices are small, and as many processes as cores are quicker than as many threads
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as executor:
+        done = tqdm(executor.map(run_task, tasks), total=len(tasks), desc="Tasks", unit="task")
+        return [row for rows in done for row in rows]
+
+
+def run_task(task: tuple) -> list[dict]:
+    """All draws of one task in one setting, with or without speaker ids."""
+    experiment = Experiment(*task)
+    return [row for draw in task[0].draws for row in experiment.rows(draw)]
 
 
 def summary(rows: list[dict]) -> str:

@@ -25,7 +25,7 @@ def spread(scores: torch.Tensor) -> torch.Tensor:
     return torch.where(value > 1e-8, value, torch.ones_like(value))
 
 
-def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: float = 1.0, iterations: int = 2000):
+def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: float = 1.0, iterations: int = 200):
     """Row softmax whose column means follow a class prior (equation "balance" of docs/method.md; Sinkhorn, Knopp 1967).
 
     Args:
@@ -37,16 +37,34 @@ def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: 
     Returns:
         `(posteriors, bias)`: (n, C), rows summing to 1, and (C,): `posteriors = softmax(scores + bias)`.
     """
+    class_prior = class_prior.clamp_min(1e-8)
     bias = torch.zeros_like(class_prior)
-    target = class_prior.clamp_min(1e-8).log()
-    for _ in range(iterations if strength > 0 else 0):
-        share = torch.softmax(scores + bias, 1).mean(0).clamp_min(1e-12).log()
-        # the fixed point of this step is bias = strength / (1 - strength) * (target - share), or share = target at 1
-        step = strength * (target - share + bias) - bias
-        bias = bias + step
-        if step.abs().max() < 1e-6:
+    posteriors = torch.softmax(scores, 1)
+    if strength == 0:
+        return posteriors, bias
+    for _ in range(iterations):
+        share = posteriors.mean(0)
+        step = strength * (class_prior.log() - share.clamp_min(1e-12).log() + bias) - bias
+        if step.abs().max() < 1e-5:
             break
-    return torch.softmax(scores + bias, 1), bias
+        if strength == 1:  # Sinkhorn's step always helps but may take thousands: take Newton's where it helps more
+            newton = bias + _newton_step(posteriors, share, class_prior)
+            candidate = torch.softmax(scores + newton, 1)
+            if (candidate.mean(0) - class_prior).abs().sum() < 0.5 * (share - class_prior).abs().sum():
+                bias, posteriors = newton, candidate
+                continue
+        bias = bias + step
+        posteriors = torch.softmax(scores + bias, 1)
+    return posteriors, bias
+
+
+def _newton_step(posteriors: torch.Tensor, share: torch.Tensor, class_prior: torch.Tensor) -> torch.Tensor:
+    """(C,) step of the bias for the convex potential `mean logsumexp(scores + b) - class_prior . b`."""
+    p = posteriors.double()
+    hessian = torch.diag(share.double()) - p.T @ p / len(p)
+    hessian = hessian + 1 / len(share)  # a constant added to the bias changes nothing: take it out of the null space
+    hessian.diagonal().add_(1e-10)
+    return torch.linalg.solve(hessian, (class_prior - share).double()).to(share.dtype)
 
 
 class ResonanceFilter:
@@ -191,11 +209,11 @@ class InstantaneousResonanceField(nn.Module):
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
             rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
-            maps = rounds.starts
+            responses = rounds.starts
             for _ in range(self.config.field_rounds):
-                posteriors, _ = rounds.balance(maps, self.config.field_sharpness)
-                maps = rounds.resonate(posteriors)
-            return FieldOutput(*rounds.balance(maps, 1.0))
+                posteriors, _ = rounds.balance(responses, self.config.field_sharpness)
+                responses = rounds.resonate(posteriors)
+            return FieldOutput(*rounds.balance(responses, 1.0))
 
     @torch.no_grad()
     def read_out(
@@ -211,6 +229,25 @@ class InstantaneousResonanceField(nn.Module):
             return rounds.balance(rounds.resonate(posteriors), 1.0)[1]
 
 
+@dataclass
+class _Response:
+    """A map together with its `scores` (n, C) on the clips of a domain, so that no round applies it twice."""
+
+    linear: LinearMap
+    scores: torch.Tensor
+
+    def __add__(self, other: "_Response") -> "_Response":
+        return _Response(self.linear + other.linear, self.scores + other.scores)
+
+    def __mul__(self, factor) -> "_Response":
+        return _Response(self.linear * factor, self.scores * factor)
+
+    def normalised(self) -> "_Response":
+        """Centred over the classes, and of unit spread over the clips."""
+        centered = _Response(self.linear.centered(), center_rows(self.scores))
+        return centered * (1 / spread(centered.scores))
+
+
 class _Rounds:
     """What stays the same over the rounds of one organisation, and the two halves of a round."""
 
@@ -221,45 +258,40 @@ class _Rounds:
         if class_prior is None:
             self.class_prior = embeddings.new_full((config.num_labels,), 1 / config.num_labels)
         self.members = {int(d): (domains == d).nonzero().squeeze(1) for d in domains.unique()}
-        self.inputs = {d: (embeddings[index], cues[index]) for d, index in self.members.items()}
+        self.embeddings, self.cues = embeddings, cues
         self.labelled = (labels != UNLABELLED).nonzero().squeeze(1)
         self.onehot = F.one_hot(labels[self.labelled], config.num_labels).float()
         weight = config.prior_weight if len(config.prior_profile) else 0.0
         self.gain = (1 + weight) ** 0.5
-        response, prior = field.response(embeddings, labels), field.prior(embeddings)
-        self.starts = {}
-        for d in self.members:
-            combined = self._normalised(response, d) + self._normalised(prior, d) * weight
-            self.starts[d] = self._normalised(combined, d) * self.gain
+        response, prior = self._apply(field.response(embeddings, labels)), self._apply(field.prior(embeddings))
+        self.starts = {
+            d: (response[d].normalised() + prior[d].normalised() * weight).normalised() * self.gain
+            for d in self.members
+        }
 
-    def _normalised(self, linear: LinearMap, domain: int) -> LinearMap:
-        """Centred over the classes, and of unit spread over the domain's clips."""
-        linear = linear.centered()
-        return linear * (1 / spread(linear(*self.inputs[domain])))
+    def _apply(self, linear: LinearMap) -> dict[int, _Response]:
+        """A map on the clips of every domain."""
+        scores = linear(self.embeddings, self.cues)
+        return {d: _Response(linear, scores[index]) for d, index in self.members.items()}
 
-    def balance(self, maps: dict[int, LinearMap], sharpness: float) -> tuple[torch.Tensor, dict[int, LinearMap]]:
+    def balance(self, responses: dict[int, _Response], sharpness: float) -> tuple[torch.Tensor, dict[int, LinearMap]]:
         """Posteriors (n, C) of the sharpened scores, balanced per domain, and the maps whose softmax they are."""
-        some = next(iter(self.inputs.values()))[0]
-        posteriors = some.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
-        balanced = {}
+        posteriors = self.embeddings.new_empty(len(self.embeddings), self.config.num_labels)
+        maps = {}
         for d, index in self.members.items():
-            sharp = maps[d] * sharpness
-            posteriors[index], bias = balanced_softmax(
-                sharp(*self.inputs[d]), self.class_prior, self.config.field_balance
-            )
-            balanced[d] = LinearMap(sharp.weight, sharp.cue_weight, sharp.bias + bias)
-        return posteriors, balanced
+            sharp = responses[d] * sharpness
+            posteriors[index], bias = balanced_softmax(sharp.scores, self.class_prior, self.config.field_balance)
+            maps[d] = LinearMap(sharp.linear.weight, sharp.linear.cue_weight, sharp.linear.bias + bias)
+        return posteriors, maps
 
-    def resonate(self, posteriors: torch.Tensor) -> dict[int, LinearMap]:
+    def resonate(self, posteriors: torch.Tensor) -> dict[int, _Response]:
         """Posteriors through the resonance filter, labelled clips clamped, joined by a share of the start."""
         clamped = posteriors.clone()
         clamped[self.labelled] = self.onehot
-        filtered = LinearMap.of_embeddings(self.filter.weights(clamped - clamped.mean(0)))
-        joined = {
-            d: self._normalised(filtered, d) + self.starts[d] * self.config.field_keep for d in self.members
-        }
-        scale = self.gain / spread(torch.cat([joined[d](*self.inputs[d]) for d in self.members]))
-        return {d: joined[d] * scale for d in self.members}
+        filtered = self._apply(LinearMap.of_embeddings(self.filter.weights(clamped - clamped.mean(0))))
+        joined = {d: filtered[d].normalised() + self.starts[d] * self.config.field_keep for d in self.members}
+        scale = self.gain / spread(torch.cat([response.scores for response in joined.values()]))
+        return {d: response * scale for d, response in joined.items()}
 
 
 class TripleResonanceInteractionChain(nn.Module):
