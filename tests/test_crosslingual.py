@@ -1,0 +1,74 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corpus_fixtures import write_corpus
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two corpora, and the benchmark's rows on them: {(source, setting, ids, method, labels, draw): row}."""
+    place = tmp_path_factory.mktemp("crosslingual")
+    for seed, name in enumerate(("one", "two")):
+        write_corpus(place / name, clips=6, speakers=4, seed=seed)
+    run(
+        "benchmarks/crosslingual.py", "--corpora", place / "one", place / "two", "--shots", 3, "--draws", "0-1",
+        "--methods", "sere,sere-no-prior,sere-enrol-5,ridge,ridge+prior+balance", "--setting", "both",
+        "--cache_dir", place / "cache", "--json", place / "rows.json",
+    )  # fmt: skip
+    return place
+
+
+def run(script, *flags) -> str:
+    command = [sys.executable, str(ROOT / script), *map(str, flags)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_rows_are_complete(place):
+    content = json.loads((place / "rows.json").read_text())
+    fields = "source target draw shots method setting speaker_ids labels uar war macro_f1".split()
+    assert all(list(row) == fields for row in content["rows"])
+    found = {(row["source"], row["setting"], row["speaker_ids"], row["method"], row["labels"], row["draw"]) for row in content["rows"]}  # noqa: E501
+    assert len(found) == len(content["rows"])
+    transductive = {("sere", "shots"), ("sere", "all"), ("sere-no-prior", "shots"), ("ridge", "shots"), ("ridge", "all"), ("ridge+prior+balance", "shots")}  # noqa: E501
+    for source in ("one", "two"):
+        for ids in (True, False):
+            for draw in (0, 1):
+                in_setting = {(s, i): set() for s in ("transductive", "inductive") for i in (True, False)}
+                for row in content["rows"]:
+                    if row["source"] == source and row["draw"] == draw:
+                        in_setting[row["setting"], row["speaker_ids"]].add((row["method"], row["labels"]))
+                assert in_setting["transductive", ids] == transductive
+                assert in_setting["inductive", ids] == transductive | {("sere-enrol-5", "shots")}
+    assert content["meta"]["corpora"] == ["one", "two"]
+
+
+def test_same_figure_as_the_training_script(place, tmp_path):
+    run(
+        "train_sere.py", "--source", place / "one", "--target", place / "two", "--shots", 3, "--seed", 1, "--draws", 1,
+        "--speaker_ids", True, "--cache_dir", place / "cache", "--output_dir", tmp_path / "out",
+    )  # fmt: skip
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (row,) = (
+        row
+        for row in json.loads((place / "rows.json").read_text())["rows"]
+        if (row["source"], row["draw"], row["method"], row["labels"], row["setting"], row["speaker_ids"])
+        == ("one", 1, "sere", "shots", "transductive", True)
+    )
+    assert row["uar"] == pytest.approx(results["uar"], abs=1e-3)
+    assert row["war"] == pytest.approx(results["war"], abs=1e-3)
+
+
+def test_unknown_method_is_refused():
+    command = [sys.executable, str(ROOT / "benchmarks/crosslingual.py"), "--corpora", "a", "b", "--methods", "magic"]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert result.returncode != 0 and "magic is unknown" in result.stderr
