@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from corpus_fixtures import write_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
