@@ -256,7 +256,7 @@ def summary(rows: list[dict]) -> str:
             cell[row["source"], row["target"], row["draw"]] = 100 * row["uar"]
         ids = "with" if speaker_ids else "without"
         lines += ["", f"{setting}, {ids} speaker ids: UAR %, {len(tasks)} tasks, {len(draws)} draws"]
-        pairs = " ".join(f"{source[:3]}-{target[:3]}" for source, target in tasks)
+        pairs = " ".join(f"{source[:5] + '-' + target[:5]:>11}" for source, target in tasks)
         lines.append(f"{'method':<36}{'mean':>6}{'s.d.':>6}{'SERE leads by':>18}  {pairs}")
         means = {key: _per_draw(cell, tasks, draws) for key, cell in table.items()}
         for key, per_draw in sorted(means.items(), key=lambda item: -item[1].mean()):
@@ -267,7 +267,7 @@ def summary(rows: list[dict]) -> str:
                 lead = f"{difference.mean():+.1f} +- {error:.1f}"
             cells = [np.mean([table[key][(*task, draw)] for draw in draws]) for task in tasks]
             name = key[0] + (", all labels" if key[1] == "all" else "")
-            row = " ".join(f"{cell:7.1f}" for cell in cells)
+            row = " ".join(f"{cell:11.1f}" for cell in cells)
             lines.append(f"{name:<36}{per_draw.mean():6.1f}{per_draw.std():6.1f}{lead:>18}  {row}")
     return "\n".join(lines)
 
