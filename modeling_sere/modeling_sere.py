@@ -131,6 +131,9 @@ class SereModel(SerePreTrainedModel):
     Source: arXiv:2604.07417 for the idea of highlights; formulae in docs/method.md ("Highlights", "Embedding").
     """
 
+    # a classifier's checkpoint loads as the base model without a word about its head
+    _keys_to_ignore_on_load_unexpected = [r"^classifier\.", r"^cue_classifier\.", r"^source_"]
+
     def __init__(self, config: SereConfig):
         super().__init__(config)
         self.dynamics = SereDynamics()
