@@ -6,6 +6,7 @@ It gives what transformers' own `AudioClassificationPipeline` gives, and needs n
 import os
 import urllib.error
 import urllib.request
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from itertools import islice
@@ -183,7 +184,7 @@ class SerePipeline(AudioClassificationPipeline):
         window_s: float = 3.0,
         hop_s: float = 1.5,
     ) -> list[dict[str, Any]]:
-        """For each input `logits` (C,) and `highlights` (T,), `windows` (see `_windows_of`), or both."""
+        """For each input `logits` (C,) and `highlights` (T,), windows (see `_compact`), or both."""
         window, hop = (max(1, round(s * SAMPLING_RATE / FRAME_SAMPLES)) * FRAME_SAMPLES for s in (window_s, hop_s))
         if hop > window:
             raise ValueError(f"hop_s is {hop_s} and window_s {window_s}: windows further apart than long leave gaps")
@@ -196,7 +197,9 @@ class SerePipeline(AudioClassificationPipeline):
         for item, output in zip(prepared, scored, strict=True):
             if return_timestamps or "recording" in item:
                 blocks = stream_audio(item.get("recording", item.get("clip")), window, item.get("name"))
-                output["windows"] = list(self._windows_of(blocks, window, hop, statistics))
+                output["windows"], output["window_highlights"] = _compact(
+                    self._windows_of(blocks, window, hop, statistics)
+                )
         return scored
 
     def _forward_clips(self, clips: list[np.ndarray], statistics: torch.Tensor | None) -> list[dict[str, torch.Tensor]]:
@@ -232,7 +235,7 @@ class SerePipeline(AudioClassificationPipeline):
         apply = {"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "none": lambda x: x}[function_to_apply]
 
         windows = model_outputs.get("windows", [])
-        window_scores = [apply(window["logits"]) for window in windows]
+        window_scores = [apply(torch.tensor(window["logits"])) for window in windows]
         if "logits" in model_outputs:
             overall = apply(model_outputs["logits"])
         else:
@@ -244,7 +247,7 @@ class SerePipeline(AudioClassificationPipeline):
         chunks = []
         for window, scores in zip(windows, window_scores, strict=True):
             best = self._ranked(scores, top_k)
-            peak = window["start"] + FRAME_SAMPLES * (int(window["highlights"].argmax()) + 0.5)
+            peak = window["start"] + FRAME_SAMPLES * (window["peak"] + 0.5)
             chunks.append(
                 {
                     "timestamp": [window["start"] / SAMPLING_RATE, window["end"] / SAMPLING_RATE],
@@ -253,7 +256,10 @@ class SerePipeline(AudioClassificationPipeline):
                     "highlight": peak / SAMPLING_RATE,
                 }
             )
-        highlights = model_outputs["highlights"] if "highlights" in model_outputs else _joined_highlights(windows)
+        if "highlights" in model_outputs:
+            highlights = model_outputs["highlights"]
+        else:
+            highlights = _joined_highlights(windows, model_outputs["window_highlights"])
         return {
             **_first(ranked),
             "scores": ranked,
@@ -315,15 +321,32 @@ def _weights(windows: list[dict]) -> np.ndarray:
     return loudness / loudness.sum() if loudness.any() else np.full(len(windows), 1 / len(windows))
 
 
-def _joined_highlights(windows: list[dict]) -> np.ndarray:
-    """Highlights of the recording (T,) with sum 1 from those of its overlapping windows."""
+def _compact(windows: Iterable[dict]) -> tuple[list[dict], np.ndarray]:
+    """Windows with plain numbers for tensors (`frames`, and `peak`, the strongest of them), and all their highlights.
+
+    Thousands of small tensors, made between the large ones of forward passes, would keep the heap from shrinking: an
+    hour then took up to half as much memory again as a minute.
+    """
+    kept, highlights = [], array("f")
+    for window in windows:
+        weights = window.pop("highlights").numpy()
+        window["logits"] = tuple(window["logits"].tolist())
+        kept.append(window | {"frames": len(weights), "peak": int(weights.argmax())})
+        highlights.frombytes(weights.tobytes())
+    return kept, np.frombuffer(highlights, np.float32)
+
+
+def _joined_highlights(windows: list[dict], highlights: np.ndarray) -> np.ndarray:
+    """Highlights of the recording (T,) with sum 1 from those of its overlapping windows, one after the other."""
     frames = max(1, windows[-1]["end"] // FRAME_SAMPLES)
     total, count = np.zeros(frames, np.float32), np.zeros(frames, np.int32)
+    past = 0
     for window, weight in zip(windows, _weights(windows), strict=True):
         first = window["start"] // FRAME_SAMPLES
-        span = slice(first, first + len(window["highlights"]))
-        total[span] += weight * window["highlights"].numpy()
+        span = slice(first, first + window["frames"])
+        total[span] += weight * highlights[past : past + window["frames"]]
         count[span] += 1
+        past += window["frames"]
     joined = total / count
     return joined / joined.sum()
 
