@@ -185,7 +185,6 @@ def main():
     with stage("save"):
         model.save_pretrained(folder.partial)
         results["seconds"] = seconds
-        outputs.save_results(results, folder.partial)
         write_card(results, folder.partial, outputs.highlight_example(model, target_corpus, target))
     accelerator.end_training()
     outputs.save_results(results, folder.partial)

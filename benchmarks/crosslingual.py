@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
-from benchmarks.baselines import BASELINES, Task, with_balance, with_prior
-from modeling_sere.resonance_sere import UNLABELLED, center_rows, spread
+from benchmarks.baselines import BASELINES, Task, normalised, with_balance, with_prior
+from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import Corpus, load_corpus
@@ -115,14 +115,14 @@ class Experiment:
         self.target = pool(*target, self.labels, speaker_ids)
         self.names = source[0].name, target[0].name
         self.base = SereArguments(encoder=arguments.encoder, shots=max(1, arguments.shots))
-        self.adaptations = {}
+        self.adapting, self.adaptations = None, {}
 
     def adaptation(self, options: dict, adapting: tuple[int, ...]) -> Adaptation:
         """With some constants of the configuration changed, on some rows of the target."""
-        key = json.dumps(options, sort_keys=True), adapting
+        if adapting != self.adapting:  # another draw's speakers: the adaptations to these will not come back
+            self.adapting, self.adaptations = adapting, {}
+        key = json.dumps(options, sort_keys=True)
         if key not in self.adaptations:
-            if self.setting == "inductive":
-                self.adaptations.clear()  # another draw adapts on other speakers: these will not come back
             self.adaptations[key] = self._adapt(options, list(adapting))
         return self.adaptations[key]
 
@@ -184,8 +184,7 @@ class Experiment:
         embeddings, cues = evaluation.inputs
 
         def prior(embeddings, cues):
-            values = center_rows(adaptation.field.prior(embeddings)(embeddings, cues))
-            return values / spread(values)
+            return normalised(adaptation.field.prior(embeddings)(embeddings, cues))
 
         task = Task(
             source=adaptation.source.embeddings, target=embeddings, shots=shots,
