@@ -25,6 +25,7 @@ from model_card.card import write_card
 from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
+from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
@@ -139,11 +140,12 @@ def main():
     def organise():
         adaptation = Adaptation(model, source.domain, target.domain.subset(adapting))
         organised = adaptation.organise(shots)
-        adaptation.install(organised)
-        return adaptation, organised
+        temperature = calibrate(adaptation, organised)
+        adaptation.install(organised, temperature)
+        return adaptation, organised, temperature
 
     with stage("organise"):
-        adaptation, organised = organise()
+        adaptation, organised, temperature = organise()
 
     # D. Refine, on frames or with the encoder on audio; the features have changed then, so organise again
     if accelerator.is_main_process:
@@ -161,7 +163,7 @@ def main():
         with stage("encode"):
             source, target = encode(None)  # no other run will have this model
         with stage("organise"):
-            adaptation, organised = organise()
+            adaptation, organised, temperature = organise()
     if not accelerator.is_main_process:
         accelerator.end_training()
         return
@@ -174,7 +176,13 @@ def main():
         results |= outputs.NOT_SCORED
         if len(evaluation):
             results |= evaluation.stages(organised)
-            results["uar_single_clip"] = Evaluation(adaptation, target, scored, "inductive").scores(organised)["uar"]
+            single = Evaluation(adaptation, target, scored, "inductive")
+            results["uar_single_clip"] = single.scores(organised)["uar"]
+            results["calibration"] = {
+                "temperature": temperature,
+                "ece_before": single.calibration_error(adaptation.single(organised)),
+                "ece_after": single.calibration_error(adaptation.single(organised) * (1 / temperature)),
+            }
         if len(evaluation) and arguments.refine_steps == 0:  # refined features belong to one draw of shots
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             draws = [adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds]

@@ -1,9 +1,10 @@
 """What SERE has to beat: few-shot classifiers and domain adaptation on the very same embeddings, shots and prior.
 
-Every baseline maps a `Task` to scores of the target's clips, (m, C), on a log-like scale. Those whose name ends in
-"+prior+balance" are the same methods with the two helps that SERE's field has: its psychology prior and the balance of
-the classes. Methods that assign unlabelled clips to classes get both inside, from their first assignments on; for the
-simple ones apply `with_prior` and `with_balance` to the scores.
+Every baseline maps a `Task` to scores of the target's clips, (m, C), on a log-like scale; `run` finds it by name. Those
+whose name ends in "+prior+balance" are the same methods with the two helps that SERE's field has: its psychology prior
+and the balance of the classes. Methods that assign unlabelled clips to classes get both inside, from their first
+assignments on; the others at the end (`with_prior`, `with_balance`). Two baselines are what a user would pick instead,
+and see no embedding of SERE's: eGeMAPS with a support vector machine, and the encoder fine-tuned on the shots.
 
 Published methods are meant for networks that are trained throughout; here they run on fixed embeddings and in full
 batches. What adapts is a linear head that starts from the ridge response; where a method trains features against a
@@ -17,10 +18,13 @@ and nothing across. Without the helps, stronger adaptation loses, inside and acr
 with softer starts 4 to 9 points, self-training whose pseudo-labels count like shots 5 to 12.
 """
 
+import copy
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -29,25 +33,70 @@ from sklearn.svm import LinearSVC
 from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
+from transformers import get_linear_schedule_with_warmup
 
+from modeling_sere.encoder_sere import SereEncoder, frame_lengths, frame_mask
 from modeling_sere.resonance_sere import UNLABELLED, ResonanceFilter, balanced_softmax, center_rows, spread
+from modeling_sere.training.features import collate
 
 SHARPNESS = 2.0  # the field's own, see SereConfig.field_sharpness
 DIRECTIONS = 256  # principal directions of both domains that the trained baselines see
+NEIGHBOURS = 20  # of AaD
+TEMPERATURE, ALPHA = 0.8, 0.9  # of label propagation: affinities, and the share of a label that comes from others
+
+
+class Clips:
+    """Both domains' embeddings, (n, D) and (m, D) of unit length, and what of them serves every draw of shots."""
+
+    def __init__(self, source: torch.Tensor, target: torch.Tensor):
+        self.source, self.target = source, target
+        self.both = torch.cat([source, target])
+
+    @cached_property
+    def principal(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both domains, (n, d) and (m, d), in their common leading directions; cosines stay nearly the same."""
+        directions = torch.linalg.eigh(self.both.T @ self.both)[1][:, -DIRECTIONS:]
+        return self.source @ directions, self.target @ directions
+
+    @cached_property
+    def neighbours(self) -> torch.Tensor:
+        """(m, k) the nearest target clips of each, itself apart."""
+        target = self.principal[1]
+        cosine = (target @ target.T).fill_diagonal_(-1)
+        return cosine.topk(min(NEIGHBOURS, len(target) - 1), dim=1).indices
+
+    @cached_property
+    def propagation(self) -> torch.Tensor:
+        """Cholesky factor (n + m, n + m) of `1 - alpha S`, S the normalised affinities of label propagation."""
+        affinity = (self.both @ self.both.T / TEMPERATURE).exp().fill_diagonal_(0)
+        degree = affinity.sum(1).rsqrt()
+        return torch.linalg.cholesky(torch.eye(len(affinity)) - ALPHA * affinity * degree[:, None] * degree)
 
 
 @dataclass
 class Task:
-    """One source-target pair and one draw of shots, on SERE's own embeddings."""
+    """One source-target pair and one draw of shots."""
 
-    source: torch.Tensor  # (n, D) of unit length
-    target: torch.Tensor  # (m, D)
+    clips: Clips  # on SERE's own embeddings
     shots: torch.Tensor  # (n,) class index, -100 = unlabelled
     target_prior: torch.Tensor  # (m, C) scores of SERE's prior, centred over the classes and of unit spread
     source_prior: torch.Tensor  # (n, C)
     num_labels: int
     seed: int
     prior_weight: float
+    egemaps: tuple[torch.Tensor, torch.Tensor] | None = None  # (n, 88), (m, 88), standardised
+    fine_tuned: torch.Tensor | None = None  # (m, C) logits of the fine-tuned encoder
+    known: dict[str, torch.Tensor] = field(default_factory=dict)  # scores of the methods that were run, for `run`
+
+    @property
+    def source(self) -> torch.Tensor:
+        """(n, D) embeddings of unit length."""
+        return self.clips.source
+
+    @property
+    def target(self) -> torch.Tensor:
+        """(m, D)"""
+        return self.clips.target
 
     @property
     def labelled(self) -> torch.Tensor:
@@ -119,7 +168,7 @@ def coral(task: Task, shrinkage: float = 3.0, C: float = 100.0) -> torch.Tensor:
 
     `shrinkage`: added to both covariances, in units of the mean variance of a direction.
     """
-    source, target = _principal(task)
+    source, target = task.clips.principal
     eye = torch.eye(source.shape[1])
 
     def power(clips: torch.Tensor, exponent: float) -> torch.Tensor:
@@ -146,25 +195,20 @@ def _guess(task: Task, scores: torch.Tensor, guided: bool) -> torch.Tensor:
 
 def _response(task: Task) -> torch.Tensor:
     """Ridge scores of both domains, (n + m, C)."""
-    return torch.cat([task.source, task.target]) @ _ridge_weights(task.source[task.labelled], task.onehot, 1.0)
+    return task.clips.both @ _ridge_weights(task.source[task.labelled], task.onehot, 1.0)
 
 
-def label_propagation(
-    task: Task, guided: bool = False, temperature: float = 0.8, alpha: float = 0.9, trust: float = 0.1
-) -> torch.Tensor:
+def label_propagation(task: Task, guided: bool = False, trust: float = 0.1) -> torch.Tensor:
     """Labels spread over the affinity graph of both domains (Zhou et al., NeurIPS 2003), in closed form.
 
-    Affinities are `exp(cosine / temperature)`; what a class gains by lying in a dense region is divided out (class mass
+    Affinities are `exp(cosine / TEMPERATURE)`; what a class gains by lying in a dense region is divided out (class mass
     normalisation; Zhu et al., ICML 2003). Guided, every unlabelled clip carries `trust` times its balanced posterior
     under ridge and prior as a label.
     """
-    clips = torch.cat([task.source, task.target])
-    labels = trust * _guess(task, _response(task), guided) if guided else torch.zeros(len(clips), task.num_labels)
+    factor = task.clips.propagation
+    labels = trust * _guess(task, _response(task), guided) if guided else torch.zeros(len(factor), task.num_labels)
     labels[task.labelled] = task.onehot
-    affinity = (clips @ clips.T / temperature).exp().fill_diagonal_(0)
-    degree = affinity.sum(1).rsqrt()
-    graph = affinity * degree[:, None] * degree
-    spread_out = torch.cholesky_solve(labels, torch.linalg.cholesky(torch.eye(len(clips)) - alpha * graph))
+    spread_out = torch.cholesky_solve(labels, factor)
     target = spread_out[len(task.source) :].clamp_min(1e-12)
     scores = (target / target.mean(0)).log()
     return with_balance(with_prior(scores, task)) if guided else scores
@@ -178,7 +222,7 @@ def self_training(
     The share of clips taken, of both domains, grows linearly to `last` (CBST; Zou et al., ECCV 2018); each counts as
     `weight` shots.
     """
-    clips = torch.cat([task.source, task.target])
+    clips = task.clips.both
     free = torch.ones(len(clips), dtype=torch.bool)
     free[task.labelled] = False
     shots = task.source[task.labelled]
@@ -200,15 +244,6 @@ def self_training(
 
 
 # ------------------------------------------------------------------------- heads that adapt to the unlabelled target
-
-
-def _principal(task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both domains, (n, d) and (m, d), in their common leading directions; cosines stay nearly the same."""
-    clips = torch.cat([task.source, task.target])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(task.seed)
-        directions = torch.svd_lowrank(clips, q=min(DIRECTIONS, *clips.shape), niter=2)[2]
-    return task.source @ directions, task.target @ directions
 
 
 def _start(task: Task, source: torch.Tensor, target: torch.Tensor, guided: bool, sharpness: float):
@@ -289,7 +324,7 @@ def shot(
     refresh: int = 10,
 ) -> torch.Tensor:
     """Information maximisation and centroid pseudo-labels (SHOT; Liang et al., ICML 2020)."""
-    source, target = _principal(task)
+    source, target = task.clips.principal
     start, offset = _start(task, source, target, guided, sharpness)
     pseudo = None
 
@@ -319,15 +354,13 @@ def aad(
     guided: bool = False,
     steps: int = 60,
     rate: float = 0.3,
-    neighbours: int = 20,
     dispersion: float = 1.0,
     sharpness: float = 4.0,
 ) -> torch.Tensor:
     """Predictions attracted to the neighbours' and dispersed from all others' (AaD; Yang et al., NeurIPS 2022)."""
-    source, target = _principal(task)
+    source, target = task.clips.principal
     start, offset = _start(task, source, target, guided, sharpness)
-    cosine = (target @ target.T).fill_diagonal_(-1)
-    nearest = cosine.topk(min(neighbours, len(target) - 1), dim=1).indices
+    nearest = task.clips.neighbours
 
     def loss(head, step):
         posteriors = torch.softmax(target @ head + offset, 1)
@@ -363,7 +396,7 @@ def mme(
     temperature: float = 0.1,
 ) -> torch.Tensor:
     """Minimax entropy (Saito et al., ICCV 2019): the cosine head raises the target's entropy, the features lower it."""
-    source, target = _principal(task)
+    source, target = task.clips.principal
     shots = source[task.labelled]
     prototypes = F.normalize(_ridge_weights(shots, task.onehot, 1.0), dim=0).requires_grad_()
     bottleneck = torch.eye(source.shape[1], requires_grad=True)
@@ -391,7 +424,7 @@ def dann(
     task: Task, steps: int = 60, rate: float = 0.0001, strength: float = 0.1, sharpness: float = 4.0
 ) -> torch.Tensor:
     """Features that tell the emotion and not the domain (DANN; Ganin et al., JMLR 2016)."""
-    source, target = _principal(task)
+    source, target = task.clips.principal
     head, _ = _start(task, source, target, False, sharpness)
     bottleneck = torch.eye(len(head), requires_grad=True)
     head.requires_grad_()
@@ -415,44 +448,123 @@ def dann(
 # --------------------------------------------------------------------------------------- what a user would pick instead
 
 
-def egemaps_functionals(waveforms: list[np.ndarray]) -> torch.Tensor:
-    """The 88 functionals of eGeMAPSv02 (Eyben et al., IEEE Trans. Affective Computing 2016), (n, 88).
+def egemaps_version() -> str:
+    """Of openSMILE. Raises ImportError: it is not installed."""
+    try:
+        return version("opensmile")
+    except ImportError as error:  # PackageNotFoundError is one
+        raise ImportError('eGeMAPS needs openSMILE: pip install -e ".[benchmark]".') from error
+
+
+@functools.cache
+def _smile():
+    egemaps_version()
+    import opensmile
+
+    return opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+
+
+def egemaps_functionals(waveform: np.ndarray) -> np.ndarray:
+    """The 88 functionals of eGeMAPSv02 (Eyben et al., IEEE Trans. Affective Computing 2016), (88,) float32.
 
     Args:
-        waveforms: float32 at 16 kHz, mono, each (samples,).
+        waveform: (samples,) float32 at 16 kHz, mono.
 
     Raises:
         ImportError: openSMILE is not installed.
-        ValueError: openSMILE finds nothing to measure in a clip.
+        ValueError: openSMILE finds nothing to measure.
     """
-    try:
-        import opensmile
-    except ImportError as error:
-        raise ImportError("The eGeMAPS baseline needs openSMILE: pip install opensmile.") from error
-    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
-    values = np.stack([smile(waveform, 16_000).reshape(-1) for waveform in waveforms])
-    broken = np.flatnonzero(~np.isfinite(values).all(1))
-    if len(broken):
-        raise ValueError(f"openSMILE measures nothing in clip {broken[0]}: is it shorter than 100 ms? Leave it out.")
-    return torch.from_numpy(values).float()
+    values = _smile()(waveform, 16_000).reshape(-1)
+    if not np.isfinite(values).all():
+        raise ValueError("openSMILE measures nothing in this clip: is it shorter than 100 ms? Leave it out.")
+    return values.astype(np.float32)
 
 
-def svm(source: torch.Tensor, shots: torch.Tensor, target: torch.Tensor, C: float = 0.003) -> torch.Tensor:
-    """Linear support vector machine, one class against the rest; scores are its margins (m, C).
+def standardised(values: torch.Tensor, speakers: torch.Tensor | None) -> torch.Tensor:
+    """Functionals (n, F) of zero mean and unit deviation in each speaker's clips, or in all where there are no ids."""
+    groups = torch.zeros(len(values), dtype=torch.long) if speakers is None else speakers
+    result = torch.empty_like(values)
+    for g in groups.unique():
+        own = values[groups == g]
+        deviation = own.std(0, correction=0)
+        result[groups == g] = (own - own.mean(0)) / deviation.where(deviation > 1e-6, 1.0)
+    return result
 
-    Args:
-        source, target: (n, F) and (m, F), already standardised per speaker or per corpus.
-        shots: (n,), -100 = unlabelled.
-    """
-    labelled = shots != UNLABELLED
-    classifier = LinearSVC(C=C, class_weight="balanced").fit(source[labelled].numpy(), shots[labelled].numpy())
+
+def egemaps_svm(task: Task, C: float = 0.003) -> torch.Tensor:
+    """Linear support vector machine on the shots' functionals, one class against the rest; scores are its margins."""
+    source, target = task.egemaps
+    classifier = LinearSVC(C=C, class_weight="balanced", random_state=task.seed)
+    classifier.fit(source[task.labelled].numpy(), task.labels.numpy())
     margins = torch.from_numpy(classifier.decision_function(target.numpy())).float()
     return torch.stack([-margins, margins], 1) if margins.ndim == 1 else margins
 
 
+class EncoderClassifier(nn.Module):
+    """An encoder of full depth, projector, mean over the frames, linear classifier.
+
+    These are the layers of `WhisperForAudioClassification` and `Wav2Vec2ForSequenceClassification`. The encoder is
+    `SereEncoder` because transformers' Whisper pads every clip to 30 s, at ten times the cost; padding has no other
+    part in what the class computes.
+    """
+
+    def __init__(self, encoder: SereEncoder, num_labels: int, size: int = 256):
+        super().__init__()
+        self.encoder = encoder.requires_grad_(True)
+        if hasattr(encoder.model, "feature_extractor"):  # the convolutions stay, as in transformers' example
+            encoder.model.feature_extractor.requires_grad_(False)
+        # what follows Whisper's last layer and is not part of its hidden states
+        self.norm = encoder.model.layer_norm if encoder.model_type == "whisper" else nn.Identity()
+        self.projector = nn.Linear(encoder.hidden_size, size)
+        self.classifier = nn.Linear(size, num_labels)
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(B, N), (B, N) -> logits (B, C)."""
+        lengths = frame_lengths(attention_mask)
+        (states,) = self.encoder(input_values, lengths)
+        real = frame_mask(lengths, states.shape[1])[..., None]
+        return self.classifier((self.projector(self.norm(states)) * real).sum(1) / lengths[:, None])
+
+
+def fine_tune(
+    encoder: SereEncoder,
+    waveforms: list[np.ndarray],
+    labels: torch.Tensor,
+    num_labels: int,
+    seed: int,
+    epochs: int = 10,
+    rate: float = 3e-5,
+    batch: int = 8,
+    warmup: float = 0.1,
+) -> EncoderClassifier:
+    """The encoder and its head trained on the shots, as transformers' audio-classification example does it.
+
+    AdamW, the rate rising over the first tenth of the steps and falling to 0. The target plays no part.
+
+    Args:
+        encoder: with weights, its only chosen layer the last one; it is copied.
+        waveforms: of the labelled clips, (samples,) each. labels: (l,) their classes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = EncoderClassifier(copy.deepcopy(encoder), num_labels).train()
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate, weight_decay=0.0)
+        steps = epochs * math.ceil(len(waveforms) / batch)
+        schedule = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(waveforms)).split(batch):
+                logits = model(*collate([waveforms[row] for row in rows], "cpu"))
+                optimizer.zero_grad()
+                F.cross_entropy(logits, labels[rows]).backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # Trainer's default
+                optimizer.step()
+                schedule.step()
+    return model.eval()
+
+
 # ------------------------------------------------------------------------------------------------------- all of them
 
-ASSIGNING = {  # methods that assign unlabelled clips to classes on their way: the prior and the balance guide that
+ASSIGNING: dict[str, Callable[..., torch.Tensor]] = {  # the prior and the balance guide these from the start
     "label-propagation": label_propagation,
     "self-training": self_training,
     "fixmatch": fixmatch,
@@ -460,19 +572,35 @@ ASSIGNING = {  # methods that assign unlabelled clips to classes on their way: t
     "aad": aad,
     "mme": mme,
 }
-ALIGNING = {"coral": coral, "dann": dann}  # methods that do not: they get both at the end
-
-
-def _helped(method: Callable[[Task], torch.Tensor], task: Task) -> torch.Tensor:
-    return with_balance(with_prior(method(task), task))
-
-
-BASELINES: dict[str, Callable[[Task], torch.Tensor]] = {
+SIMPLE: dict[str, Callable[[Task], torch.Tensor]] = {  # these score one clip as well as a pool
     "nearest-class-mean": nearest_class_mean,
     "ridge": ridge,
     "logistic-regression": logistic_regression,
-    **ASSIGNING,
-    **ALIGNING,
-    **{f"{name}+prior+balance": partial(method, guided=True) for name, method in ASSIGNING.items()},
-    **{f"{name}+prior+balance": partial(_helped, method) for name, method in ALIGNING.items()},
 }
+OTHERS: dict[str, Callable[[Task], torch.Tensor]] = {
+    "coral": coral,
+    "dann": dann,
+    "egemaps-svm": egemaps_svm,
+    "fine-tuned-encoder": lambda task: task.fine_tuned,
+}
+PRIOR = "prior"  # the prior's scores as they are, without shots and without embeddings
+BASELINES = [
+    *(f"{name}{helps}" for name in SIMPLE for helps in ("", "+prior", "+prior+balance")),
+    *(f"{name}{helps}" for name in (*ASSIGNING, *OTHERS) for helps in ("", "+prior+balance")),
+    PRIOR,
+]
+
+
+def run(method: str, task: Task) -> torch.Tensor:
+    """Target scores (m, C) of one of `BASELINES`."""
+    name, *helps = method.split("+")
+    if name == PRIOR:
+        return task.target_prior
+    if helps and name in ASSIGNING:
+        return ASSIGNING[name](task, guided=True)
+    if name not in task.known:
+        task.known[name] = (ASSIGNING | SIMPLE | OTHERS)[name](task)
+    scores = task.known[name]
+    if "prior" in helps:
+        scores = with_prior(scores, task)
+    return with_balance(scores) if "balance" in helps else scores

@@ -47,7 +47,6 @@ class SereConfig(PreTrainedConfig):
         ridge (`float`): damping of the response to the labelled sources.
         field_damping (`float`): modes of the resonance matrix weaker than this are damped by the field.
         field_sharpness (`float`): factor before the softmax of every round.
-        field_keep (`float`): weight of the start in every round.
         field_rounds (`int`): rounds of self-organisation; 0 leaves the start.
         field_balance (`float`): strength of the Sinkhorn balance towards the class prior, 0 (none) to 1 (exact).
         tric_weight, tric_temperature (`float`): weight and temperature of the TRIC loss.
@@ -72,11 +71,10 @@ class SereConfig(PreTrainedConfig):
         prior_profile=None,
         prior_weight=2.0,
         ridge=1.0,
-        field_damping=3.0,
+        field_damping=2.0,
         field_sharpness=2.0,
-        field_keep=0.5,
         field_rounds=10,
-        field_balance=1.0,
+        field_balance=0.5,
         tric_weight=0.0,
         tric_temperature=0.1,
         visit_weight=0.5,
@@ -97,7 +95,6 @@ class SereConfig(PreTrainedConfig):
         self.ridge = ridge
         self.field_damping = field_damping
         self.field_sharpness = field_sharpness
-        self.field_keep = field_keep
         self.field_rounds = field_rounds
         self.field_balance = field_balance
         self.tric_weight = tric_weight
@@ -132,7 +129,6 @@ class SereConfig(PreTrainedConfig):
             "ridge": (0, False),
             "field_damping": (0, False),
             "field_sharpness": (0, False),
-            "field_keep": (0, True),
             "tric_weight": (0, True),
             "tric_temperature": (0, False),
             "visit_weight": (0, True),

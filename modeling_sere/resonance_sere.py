@@ -210,23 +210,23 @@ class InstantaneousResonanceField(nn.Module):
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
             rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
             responses = rounds.starts
-            for _ in range(self.config.field_rounds):
+            for keep in torch.linspace(1, 0, self.config.field_rounds).tolist():
                 posteriors, _ = rounds.balance(responses, self.config.field_sharpness)
-                responses = rounds.resonate(posteriors)
+                responses = rounds.resonate(posteriors, keep)
             return FieldOutput(*rounds.balance(responses, 1.0))
 
     @torch.no_grad()
     def read_out(
         self, embeddings, cues, labels, domains, posteriors, class_prior=None, filter=None
     ) -> dict[int, LinearMap]:
-        """One more round on other embeddings of the same clips, from posteriors (n, C) that the field has reached.
+        """The last round on other embeddings of the same clips, from posteriors (n, C) that the field has reached.
 
         Clips organised with their speakers' statistics thus teach the map for clips of unknown speakers (equation
         "read-out"). Other arguments as in `forward`; returns the maps of `FieldOutput`.
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
             rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
-            return rounds.balance(rounds.resonate(posteriors), 1.0)[1]
+            return rounds.balance(rounds.resonate(posteriors, keep=0.0), 1.0)[1]
 
 
 @dataclass
@@ -284,12 +284,12 @@ class _Rounds:
             maps[d] = LinearMap(sharp.linear.weight, sharp.linear.cue_weight, sharp.linear.bias + bias)
         return posteriors, maps
 
-    def resonate(self, posteriors: torch.Tensor) -> dict[int, _Response]:
-        """Posteriors through the resonance filter, labelled clips clamped, joined by a share of the start."""
+    def resonate(self, posteriors: torch.Tensor, keep: float) -> dict[int, _Response]:
+        """Posteriors through the resonance filter, labelled clips clamped, joined by `keep` times the start."""
         clamped = posteriors.clone()
         clamped[self.labelled] = self.onehot
         filtered = self._apply(LinearMap.of_embeddings(self.filter.weights(clamped - clamped.mean(0))))
-        joined = {d: filtered[d].normalised() + self.starts[d] * self.config.field_keep for d in self.members}
+        joined = {d: filtered[d].normalised() + self.starts[d] * keep for d in self.members}
         scale = self.gain / spread(torch.cat([response.scores for response in joined.values()]))
         return {d: response * scale for d, response in joined.items()}
 

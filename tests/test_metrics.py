@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, recall_score
 
-from modeling_sere.training.metrics import MacroF1, UnweightedAverageRecall, WeightedAverageRecall, score
+from modeling_sere.training.metrics import (
+    MacroF1,
+    UnweightedAverageRecall,
+    WeightedAverageRecall,
+    expected_calibration_error,
+    score,
+)
 
 LABELS = ["anger", "fear", "sadness"]
 
@@ -83,3 +89,20 @@ def test_metrics_leave_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path / "cache"))
     assert UnweightedAverageRecall().compute(predictions=[0, 1], references=[0, 1]) == {"uar": 1.0}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calibration_error_is_the_gap_between_sureness_and_truth():
+    sure = np.tile([0.8, 0.1, 0.1], (10, 1))
+    right_eight_times = [0] * 8 + [1, 2]
+    assert expected_calibration_error(sure, right_eight_times) == pytest.approx(0.0, abs=1e-9)
+    assert expected_calibration_error(sure, [1] * 10) == pytest.approx(0.8)
+
+
+def test_calibration_error_does_not_let_opposite_gaps_cancel():
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.6, 0.4]] * 10)
+    references = [0] * 5 + [1] * 5 + [0] * 10  # too sure of the first ten, not sure enough of the others
+    assert expected_calibration_error(probabilities, references) == pytest.approx(0.4)
+
+
+def test_certain_answers_have_an_interval_too():
+    assert expected_calibration_error(np.eye(3), [0, 1, 2]) == pytest.approx(0.0)

@@ -56,19 +56,21 @@ def planted(classes: int = 4, per_class: int = 60, size: int = 24, shots: int = 
 
 
 def dense_field(embeddings, cues, labels, domains, names, weight):
-    """Steps 2 to 6 of the prototype as it was first written: dense matrices, float64, its own constants."""
+    """The field with dense matrices in float64 and constants of its own, as a prototype of it was first written."""
 
     def nrm(scores):
         scores = scores - scores.mean(1, keepdims=True)
         return scores / scores.std()
 
-    def sinkhorn(scores):
+    def softmax(scores):
         scores = np.exp(scores - scores.max(1, keepdims=True))
-        scores /= scores.sum(1, keepdims=True)
+        return scores / scores.sum(1, keepdims=True)
+
+    def sinkhorn(scores):
+        bias = np.zeros(scores.shape[1])
         for _ in range(2000):
-            scores /= scores.sum(0)
-            scores /= scores.sum(1, keepdims=True)
-        return scores
+            bias = 0.5 * (bias - np.log(len(bias) * softmax(scores + bias).mean(0)))
+        return softmax(scores + bias)
 
     kernel = embeddings @ embeddings.T
     shots = np.flatnonzero(labels != UNLABELLED)
@@ -82,13 +84,13 @@ def dense_field(embeddings, cues, labels, domains, names, weight):
     start = np.empty_like(response)
     for rows in corpora:
         start[rows] = gain * nrm(nrm(response[rows]) + weight * nrm(prior[rows]))
-    resonance = kernel @ np.linalg.inv(kernel + 3 * np.eye(len(kernel)))
+    resonance = kernel @ np.linalg.inv(kernel + 2 * np.eye(len(kernel)))
     scores = start.copy()
-    for _ in range(10):
+    for keep in np.linspace(1, 0, 10):
         posteriors = np.concatenate([sinkhorn(2 * scores[rows]) for rows in corpora])
         posteriors[shots] = onehot
         filtered = resonance @ (posteriors - posteriors.mean(0))
-        joined = np.concatenate([nrm(filtered[rows]) + 0.5 * start[rows] for rows in corpora])
+        joined = np.concatenate([nrm(filtered[rows]) + keep * start[rows] for rows in corpora])
         scores = gain * nrm(joined)
     return np.concatenate([sinkhorn(scores[rows]) for rows in corpora])
 
@@ -247,7 +249,7 @@ def test_nothing_known_gives_the_class_prior(make_config):
     """Neither labels nor a prior profile: no emotion is preferred beyond its expected share."""
     embeddings, cues, _, domains = mixed_batch(20, 20, 16, 3)
     share = torch.tensor([0.5, 0.3, 0.2])
-    field = InstantaneousResonanceField(make_config(prior_profile={}))
+    field = InstantaneousResonanceField(make_config(prior_profile={}, field_balance=1.0))
     posteriors = field(embeddings, cues, torch.full((40,), UNLABELLED), domains, class_prior=share).posteriors
     torch.testing.assert_close(posteriors, share.expand(40, 3), atol=1e-4, rtol=0)
 
@@ -292,14 +294,28 @@ def test_full_precision_under_autocast(make_config):
     assert half.posteriors.dtype == torch.float32
 
 
-def test_read_out_on_the_same_embeddings_is_one_more_round(make_config):
+def test_read_out_is_ridge_regression_of_the_posteriors(make_config):
+    """On one domain, up to the scale and the balance's bias that every map of the field has."""
+    embeddings, cues, labels, domains = mixed_batch(30, 30, 16, 3)
+    domains[:] = 1
+    posteriors = torch.rand(60, 3).softmax(1)
+    field = InstantaneousResonanceField(make_config(field_damping=0.7, field_balance=0.0))
+    read = field.read_out(embeddings, cues, labels, domains, posteriors)[1]
+    taught = posteriors.clone()
+    taught[labels != UNLABELLED] = F.one_hot(labels[labels != UNLABELLED], 3).float()
+    gram = embeddings.T @ embeddings + 0.7 * torch.eye(16)
+    expected = center_rows(torch.linalg.solve(gram, embeddings.T @ (taught - taught.mean(0))))
+    scale = read.weight.norm() / expected.norm()
+    torch.testing.assert_close(read.weight, scale * expected, atol=1e-4, rtol=1e-3)
+    gain = (1 + field.config.prior_weight) ** 0.5
+    assert float((embeddings @ read.weight).std(correction=0)) == pytest.approx(gain, rel=1e-2)
+
+
+def test_the_organised_map_is_of_embeddings_alone(make_config):
+    """The prior's cues have had their say in the posteriors: the start takes no part in the last round."""
     batch = mixed_batch(30, 30, 16, 3)
-    short = InstantaneousResonanceField(make_config(field_rounds=4, field_sharpness=1.0))
-    more = InstantaneousResonanceField(make_config(field_rounds=5, field_sharpness=1.0))
-    read, expected = short.read_out(*batch, short(*batch).posteriors), more(*batch).maps
-    for domain in (0, 1):
-        torch.testing.assert_close(read[domain].weight, expected[domain].weight, atol=1e-3, rtol=1e-3)
-        torch.testing.assert_close(read[domain].bias, expected[domain].bias, atol=1e-3, rtol=1e-3)
+    output = InstantaneousResonanceField(make_config())(*batch)
+    assert not any(linear.cue_weight.any() for linear in output.maps.values())
 
 
 def test_linear_maps_add_scale_and_centre():

@@ -453,6 +453,7 @@ def test_killed_run_is_resumed_to_the_same_results(train, flags, tmp_path, data)
     resumed = train("--resume", **options)
     whole = train(**(options | {"output_dir": tmp_path / "whole"}))
     assert not partial.exists()
+    assert resumed.pop("calibration") == pytest.approx(whole.pop("calibration"), abs=1e-5)
     assert without_times(resumed) == without_times(whole)
     for name, tensor in load_file(tmp_path / "whole" / "model.safetensors").items():
         torch.testing.assert_close(
@@ -471,6 +472,7 @@ def test_two_processes_make_the_same_model_as_one(train, flags, tmp_path, data):
     assert len(rows) == len(set(rows)) == 48  # every clip was encoded once, by one of the two
     two = json.loads((tmp_path / "two" / "results.json").read_text())
     one = train(output_dir=tmp_path / "one", cache_dir=tmp_path / "another cache")
+    assert one.pop("calibration") == pytest.approx(two.pop("calibration"), abs=1e-5)
     assert without_times(one) == without_times(two)
     weights = load_file(tmp_path / "two" / "model.safetensors")
     for name, tensor in load_file(tmp_path / "one" / "model.safetensors").items():

@@ -1,6 +1,7 @@
 """Adapting a model to a target domain in closed form: statistics, field, and what of them stays in the model."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -69,15 +70,14 @@ class Organised:
     """What one draw of shots gives, stage by stage, each as a map from embedding and cues to scores (C).
 
     prototype: cosine with each class's mean embedding. response: ridge on the shots alone. field: the organised field,
-    whose softmax over the clips it was organised with are its posteriors. single: the map that the saved model carries,
-    for clips normalised by voice group; the field's own where there are no speaker ids.
+    whose softmax over the target clips it was organised with are their `posteriors`.
     """
 
     shots: torch.Tensor  # (n source,) class index or -100
     prototype: LinearMap
     response: LinearMap
     field: LinearMap
-    single: LinearMap
+    posteriors: torch.Tensor  # (n source + n target, C)
 
 
 def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
@@ -132,15 +132,14 @@ class Adaptation:
         # what the saved model knows of a clip whose speaker it has never met
         self.voices = self.groupings[TARGET] if target.speakers is None else voices(model, target.features)
         self.unknown = self.target if target.speakers is None else embed(model, target.features, self.voices)
+        self.unknown_source = self.source
+        if target.speakers is not None and source.speakers is not None:
+            self.unknown_source = embed(model, source.features, voices(model, source.features))
         self.field = InstantaneousResonanceField(model.config)
         self.embeddings = torch.cat([self.source.embeddings, self.target.embeddings])
         self.cues = torch.cat([self.source.cues, self.target.cues])
         self.domains = torch.tensor([SOURCE] * len(source) + [TARGET] * len(target))
-        self.filter = self.unknown_filter = self.field.filter(self.embeddings)
-        self.unknown_embeddings = self.embeddings
-        if self.unknown is not self.target:
-            self.unknown_embeddings = torch.cat([self.source.embeddings, self.unknown.embeddings])
-            self.unknown_filter = self.field.filter(self.unknown_embeddings)
+        self.filter = self.field.filter(self.embeddings)
         embedding = model.sere.embedding
         embedding.statistics.copy_(self.voices.statistics)
         embedding.voice_weight.copy_(self.voices.weight)
@@ -150,29 +149,48 @@ class Adaptation:
     @torch.no_grad()
     def organise(self, shots: torch.Tensor) -> Organised:
         """Run the field. shots (n source,): class index of the labelled clips, -100 elsewhere."""
-        everything = torch.cat([shots, shots.new_full((len(self.target.embeddings),), UNLABELLED)])
-        result = self.field(self.embeddings, self.cues, everything, self.domains, filter=self.filter)
-        single = result.maps[TARGET]
-        if self.unknown is not self.target:
-            cues = torch.cat([self.source.cues, self.unknown.cues])
-            single = self.field.read_out(
-                self.unknown_embeddings, cues, everything, self.domains, result.posteriors, filter=self.unknown_filter
-            )[TARGET]
+        labels = self._labels(shots)
+        result = self.field(self.embeddings, self.cues, labels, self.domains, filter=self.filter)
         classes = range(self.model.config.num_labels)
         means = torch.stack([self.source.embeddings[shots == k].mean(0) for k in classes])
         return Organised(
             shots=shots,
             prototype=LinearMap.of_embeddings(F.normalize(means, dim=1).T),
-            response=self.field.response(self.embeddings, everything),
+            response=self.field.response(self.embeddings, labels),
             field=result.maps[TARGET],
-            single=single,
+            posteriors=result.posteriors,
         )
 
     @torch.no_grad()
-    def install(self, organised: Organised) -> None:
-        """Leave in the model what a draw of shots gives it: the organised map and the labelled sources."""
+    def single(self, organised: Organised) -> LinearMap:
+        """The map that the saved model carries, for clips normalised by voice group (equation "read-out").
+
+        Without speaker ids of the target it is the field's own.
+        """
+        if self.unknown is self.target:
+            return organised.field
+        embeddings, cues, filter = self._read_out
+        labels = self._labels(organised.shots)
+        maps = self.field.read_out(embeddings, cues, labels, self.domains, organised.posteriors, filter=filter)
+        return maps[TARGET]
+
+    @cached_property
+    def _read_out(self):
+        """Embeddings, cues and resonance filter of both domains as of unknown speakers."""
+        embeddings = torch.cat([self.unknown_source.embeddings, self.unknown.embeddings])
+        return embeddings, torch.cat([self.unknown_source.cues, self.unknown.cues]), self.field.filter(embeddings)
+
+    def _labels(self, shots: torch.Tensor) -> torch.Tensor:
+        return torch.cat([shots, shots.new_full((len(self.target.embeddings),), UNLABELLED)])
+
+    @torch.no_grad()
+    def install(self, organised: Organised, temperature: float = 1.0) -> None:
+        """Leave in the model what a draw of shots gives it: the labelled sources and the organised map.
+
+        temperature: divides the map, and with it the logits (`calibration.calibrate`).
+        """
         model = self.model
-        model.adopt(organised.single)
+        model.adopt(self.single(organised) * (1 / temperature))
         labelled = organised.shots != UNLABELLED
         model.source_embeddings.copy_(self.source.embeddings[labelled])
         model.source_cues.copy_(self.source.cues[labelled])

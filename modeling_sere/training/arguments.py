@@ -50,7 +50,7 @@ class SereArguments:
     )  # fmt: skip
 
     prior_weight: float | None = _option(None, "Weight of the prior (default: 2 with speaker ids, 1 without).")
-    field_balance: float = _option(1.0, "Strength of the balance towards equal class shares, 0 to 1.")
+    field_balance: float = _option(0.5, "Strength of the balance towards equal class shares, 0 to 1.")
 
     refine_steps: int = _option(0, "Gradient steps between two rounds of organising.")
     train_encoder: str = _option(

@@ -5,7 +5,7 @@ import torch
 
 from modeling_sere.resonance_sere import UNLABELLED, LinearMap
 from modeling_sere.training.adaptation import Adaptation, Organised
-from modeling_sere.training.metrics import score
+from modeling_sere.training.metrics import expected_calibration_error, score
 from modeling_sere.training.pool import Pool
 
 
@@ -20,7 +20,7 @@ class Evaluation:
     """
 
     def __init__(self, adaptation: Adaptation, target: Pool, rows: list[int], setting: str):
-        self.labels, self.setting = target.labels, setting
+        self.adaptation, self.labels, self.setting = adaptation, target.labels, setting
         labelled = (target.references[rows] != UNLABELLED).nonzero().squeeze(1)
         self.rows = torch.tensor(rows)[labelled]
         self.references = target.references[self.rows].numpy()
@@ -37,9 +37,14 @@ class Evaluation:
         """UAR, WAR, macro-F1, recalls and confusion of a map."""
         return score(linear(*self.inputs).argmax(1).numpy(), self.references, self.labels)
 
+    def calibration_error(self, linear: LinearMap) -> float:
+        """Expected calibration error of a map's softmax."""
+        return expected_calibration_error(linear(*self.inputs).softmax(1).numpy(), self.references)
+
     def scores(self, organised: Organised) -> dict:
         """The same of SERE: the field's posteriors, or what the saved model says of a clip it has not seen."""
-        return self.of_map(organised.field if self.setting == "transductive" else organised.single)
+        transductive = self.setting == "transductive"
+        return self.of_map(organised.field if transductive else self.adaptation.single(organised))
 
     def stages(self, organised: Organised) -> dict:
         """Scores of SERE, and the UAR of what it starts from."""

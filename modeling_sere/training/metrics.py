@@ -1,4 +1,4 @@
-"""Scores of the field: unweighted average recall (UAR), weighted average recall (WAR), macro-F1, confusion.
+"""Scores of the field: unweighted average recall (UAR), weighted average recall (WAR), macro-F1, confusion, ECE.
 
 UAR and macro-F1 average over the classes that occur in the references, so a class without a single reference neither
 helps nor hurts; predicting it still costs the recall of the class it was mistaken for. Where every class has
@@ -64,6 +64,20 @@ class MacroF1(_ClassIdMetric):
     def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
         f1 = f1_score(references, predictions, labels=np.unique(references), average="macro", zero_division=0)
         return {"macro_f1": float(f1)}
+
+
+def expected_calibration_error(probabilities: np.ndarray, references: Sequence[int], bins: int = 15) -> float:
+    """ECE: gap between how sure the answers are and how often they are right, in [0, 1] (Guo et al., ICML 2017).
+
+    Args:
+        probabilities: (n, C), rows summing to 1. references: (n,) class ids.
+        bins: equal intervals of the best score; each counts by its clips.
+    """
+    probabilities, references = np.asarray(probabilities), np.asarray(references)
+    confidence = probabilities.max(1)
+    gap = (probabilities.argmax(1) == references) - confidence
+    interval = np.minimum((confidence * bins).astype(int), bins - 1)
+    return float(np.abs(np.bincount(interval, weights=gap, minlength=bins)).sum() / len(gap))
 
 
 def score(predictions: Sequence[int], references: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:

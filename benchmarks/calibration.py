@@ -1,0 +1,161 @@
+"""How far scores can be taken as probabilities: expected calibration error (ECE) before and after the temperature.
+
+    python benchmarks/calibration.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --figure reliability.png
+
+Scored are the single clips of the target by what the saved model carries, which is what its pipeline returns. Beside it
+stand temperature scaling fitted on shots held out in the source, and the best temperature there is (it sees the
+target's labels).
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
+
+from benchmarks.crosslingual import Experiment, add_common, encode, meta
+from modeling_sere.resonance_sere import UNLABELLED
+from modeling_sere.training.calibration import FOLDS, LOG_TEMPERATURES, calibrate, expected_accuracy
+from modeling_sere.training.evaluation import Evaluation
+from modeling_sere.training.metrics import expected_calibration_error
+
+WAYS = ("none", "held-out shots", "agreement (SERE)", "best there is")
+BINS = 10
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common(parser, draws="0-2")
+    parser.add_argument("--figure", help="draw the reliability diagrams into this file")
+    return parser.parse_args()
+
+
+def best_temperature(logits: torch.Tensor, references: torch.Tensor) -> float:
+    """The temperature of least negative log-likelihood, by a fine search."""
+    candidates = torch.linspace(*LOG_TEMPERATURES, 121).exp()
+    losses = [float(F.cross_entropy(logits / candidate, references)) for candidate in candidates]
+    return float(candidates[int(np.argmin(losses))])
+
+
+def held_out_temperature(adaptation, shots: torch.Tensor) -> float:
+    """The best temperature for shots that took part without their label, a fold at a time."""
+    rank = torch.zeros_like(shots)
+    for k in shots[shots != UNLABELLED].unique():
+        rank[shots == k] = torch.arange(int((shots == k).sum()))
+    logits, references = [], []
+    for fold in range(FOLDS):
+        held_out = (shots != UNLABELLED) & (rank % FOLDS == fold)
+        labels = torch.full_like(adaptation.domains, UNLABELLED)
+        labels[: len(shots)] = shots.masked_fill(held_out, UNLABELLED)
+        result = adaptation.field(
+            adaptation.embeddings, adaptation.cues, labels, adaptation.domains, filter=adaptation.filter
+        )
+        logits.append(result.posteriors[: len(shots)][held_out].clamp_min(1e-9).log())
+        references.append(shots[held_out])
+    return best_temperature(torch.cat(logits), torch.cat(references))
+
+
+def run_task(task: tuple) -> list[dict]:
+    """All draws of one pair, with or without speaker ids."""
+    arguments, source, target, speaker_ids = task
+    experiment = Experiment(arguments, source, target, speaker_ids, "transductive")
+    everyone = list(range(len(experiment.target)))
+    adaptation = experiment.adaptation({}, tuple(everyone))
+    evaluation = Evaluation(adaptation, experiment.target, everyone, "inductive")
+    rows = []
+    for draw in arguments.draws:
+        shots = experiment.shots(arguments.shots, draw)
+        organised = adaptation.organise(shots)
+        logits = adaptation.single(organised)(*evaluation.inputs)
+        references = torch.from_numpy(evaluation.references)
+        temperatures = (1.0, held_out_temperature(adaptation, shots), calibrate(adaptation, organised),
+                        best_temperature(logits, references))  # fmt: skip
+        right = logits.argmax(1) == references
+        for way, chosen in zip(WAYS, temperatures, strict=True):
+            scores = (logits / chosen).softmax(1)
+            rows.append({
+                "source": source[0].name, "target": target[0].name, "draw": draw, "speaker_ids": speaker_ids,
+                "way": way, "temperature": chosen, "ece": expected_calibration_error(scores.numpy(), references),
+                "nll": float(F.cross_entropy(logits / chosen, references)), "accuracy": float(right.float().mean()),
+                "expected_accuracy": expected_accuracy(adaptation, shots), "bins": bins(scores.amax(1), right),
+            })  # fmt: skip
+    return rows
+
+
+def bins(best: torch.Tensor, right: torch.Tensor) -> list[list[float]]:
+    """Per interval of the best score: clips, sum of scores, right answers."""
+    interval = (best * BINS).long().clamp_max(BINS - 1)
+    columns = (torch.ones_like(best), best, right.float())
+    return torch.stack([torch.zeros(BINS).index_add(0, interval, column) for column in columns], 1).tolist()
+
+
+def summary(rows: list[dict]) -> str:
+    """Means over tasks and draws."""
+    lines = []
+    for speaker_ids in sorted({row["speaker_ids"] for row in rows}, reverse=True):
+        some = [row for row in rows if row["speaker_ids"] == speaker_ids]
+        gap = np.mean([abs(row["expected_accuracy"] - row["accuracy"]) for row in some])
+        lines += ["", f"{'with' if speaker_ids else 'without'} speaker ids; expected and true accuracy "
+                  f"{100 * np.mean([row['expected_accuracy'] for row in some]):.1f} % and "
+                  f"{100 * np.mean([row['accuracy'] for row in some]):.1f} %, on a task "
+                  f"{100 * gap:.1f} points apart"]  # fmt: skip
+        lines.append(f"{'temperature from':<20}{'ECE %':>8}{'NLL':>8}{'T':>8}")
+        for way in WAYS:
+            ece, nll, chosen = np.mean(
+                [(100 * row["ece"], row["nll"], row["temperature"]) for row in some if row["way"] == way], 0
+            )
+            lines.append(f"{way:<20}{ece:8.1f}{nll:8.2f}{chosen:8.2f}")
+    return "\n".join(lines)
+
+
+def plot(rows: list[dict], path: str):
+    """Reliability before and after, all tasks together."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(8, 4), sharey=True, layout="constrained")
+    for panel, speaker_ids in zip(panels, (True, False), strict=True):
+        panel.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
+        for way in (WAYS[0], WAYS[2]):
+            some = [row["bins"] for row in rows if (row["way"], row["speaker_ids"]) == (way, speaker_ids)]
+            clips, score, right = np.sum(some, 0).T
+            used = clips > 0
+            panel.plot((score[used] / clips[used]), right[used] / clips[used], marker="o", label=f"temperature: {way}")
+        panel.set_title(f"{'with' if speaker_ids else 'without'} speaker ids")
+        panel.set_xlabel("best score")
+    panels[0].set_ylabel("share of right answers")
+    panels[0].legend()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def main():
+    arguments = parse()
+    corpora = encode(arguments)
+    tasks = [(arguments, *pair, ids) for pair in itertools.permutations(corpora, 2) for ids in (True, False)]
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as executor:
+        done = tqdm(executor.map(run_task, tasks), total=len(tasks), desc="Tasks", unit="task")
+        rows = [row for rows in done for row in rows]
+    print(summary(rows))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({"meta": meta(arguments), "rows": rows}, indent=1) + "\n")
+    if arguments.figure:
+        plot(rows, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Real-life pools: few target clips, uneven shares of the emotions, emotions that are not among the labels.
+
+    python benchmarks/pools.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json pools.json --figure pools.png
+
+Every directed pair of corpora is one task. `size`: that many target clips, drawn at random. `skew`: half of the
+target's clips, class shares drawn from a Dirichlet distribution of that concentration (inf: even shares); recalls are
+of the emotions that the pool has. `foreign`: two of the shared emotions, drawn at random, have no labelled clip, and so
+large a share of the target's clips is theirs; they are not scored, but it is told how sure the model is of them.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from tqdm.auto import tqdm
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
+
+from benchmarks.crosslingual import Experiment, add_common, encode, meta
+from modeling_sere.resonance_sere import UNLABELLED
+from modeling_sere.training.calibration import expected_accuracy, temperature
+from modeling_sere.training.episodes import shared_labels
+
+SIZES = (20, 50, 100, 200, 500, 1000)
+CONCENTRATIONS = (float("inf"), 10.0, 3.0, 1.0, 0.5)
+FOREIGN = (0.0, 0.2, 0.4, 0.6)
+METHODS = ("sere", "sere-full-balance", "sere-no-balance", "ridge+prior", "logistic-regression")
+UNSURE = 0.5  # a best score below this says: not sure
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common(parser, draws="0-2")
+    parser.add_argument("--speaker_ids", choices=["with", "without"], default="with")
+    parser.add_argument("--figure", help="draw the curves into this file")
+    return parser.parse_args()
+
+
+def sized(references: np.ndarray, size: float, random: np.random.Generator) -> np.ndarray | None:
+    """Rows of a pool of this size; None where the target has fewer clips."""
+    return random.permutation(len(references))[: int(size)] if size <= len(references) else None
+
+
+def skewed(references: np.ndarray, concentration: float, random: np.random.Generator) -> np.ndarray:
+    """Rows of a pool of half the clips (fewer where a class runs out) with Dirichlet-drawn class shares."""
+    counts = np.bincount(references)
+    even = np.full(len(counts), 1 / len(counts))
+    shares = random.dirichlet(len(counts) * [concentration]) if np.isfinite(concentration) else even
+    wanted = np.minimum(np.round(shares * len(references) / 2).astype(int), counts)
+    return np.concatenate([random.permutation(np.flatnonzero(references == k))[:n] for k, n in enumerate(wanted)])
+
+
+def mixed(references: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray | None:
+    """Rows of a pool whose clips are foreign to this share; None where there are not enough foreign ones."""
+    known, foreign = np.flatnonzero(references != UNLABELLED), np.flatnonzero(references == UNLABELLED)
+    known = random.permutation(known)[: len(foreign) // 2]  # the same number of known clips for every share
+    wanted = round(len(known) * share / (1 - share))
+    return np.concatenate([known, random.permutation(foreign)[:wanted]]) if wanted <= len(foreign) else None
+
+
+STUDIES = {"size": (sized, SIZES), "skew": (skewed, CONCENTRATIONS), "foreign": (mixed, FOREIGN)}
+
+
+def run_task(task: tuple) -> list[dict]:
+    """All studies and draws of one pair."""
+    arguments, source, target, speaker_ids = task
+    shared = shared_labels(source[0].labels, target[0].labels)
+    whole = Experiment(arguments, source, target, speaker_ids, "transductive")
+    rows = []
+    for draw in arguments.draws:
+        lacking = np.random.default_rng([draw, 0]).permutation(shared)[:2]
+        kept = [label for label in shared if label not in lacking]
+        partial = Experiment(arguments, source, target, speaker_ids, "transductive", labels=kept)
+        for study, (sample, values) in STUDIES.items():
+            experiment = partial if study == "foreign" else whole
+            references = experiment.target.references.numpy()
+            for value in values:
+                chosen = sample(references, value, np.random.default_rng([draw, 1]))
+                if chosen is None:
+                    continue
+                facts = {"study": study, "value": f"{value:g}", "source": source[0].name, "target": target[0].name}
+                facts |= {"draw": draw, "shots": arguments.shots, "speaker_ids": speaker_ids}
+                rows += [facts | scores for scores in pool_scores(experiment, chosen, draw, study)]
+    return rows
+
+
+def pool_scores(experiment: Experiment, chosen: np.ndarray, draw: int, study: str):
+    """Scores of all methods on one pool; in "foreign" also how sure SERE is of clips of either kind."""
+    chosen = sorted(chosen.tolist())
+    shots = experiment.shots(experiment.arguments.shots, draw)
+    for method in METHODS:
+        scores = experiment.scores(method, shots, tuple(chosen), chosen, draw)
+        row = {"method": method, "uar": scores["uar"], "war": scores["war"]}
+        if study == "foreign" and method == "sere":
+            row |= sureness(experiment, chosen, shots)
+        yield row
+
+
+def sureness(experiment: Experiment, chosen: list[int], shots: torch.Tensor) -> dict:
+    """Share of unsure answers for known and for foreign clips, and how well the best score tells them apart (AUROC)."""
+    adaptation = experiment.adaptation({}, tuple(chosen))
+    logits = adaptation.organise(shots).field(adaptation.target.embeddings, adaptation.target.cues)
+    chosen_temperature = temperature(logits, expected_accuracy(adaptation, shots))
+    best = (logits / chosen_temperature).softmax(1).amax(1).numpy()
+    known = experiment.target.references.numpy()[chosen] != UNLABELLED
+    if known.all():
+        return {"unsure_known": float((best < UNSURE).mean())}
+    return {
+        "unsure_known": float((best[known] < UNSURE).mean()),
+        "unsure_foreign": float((best[~known] < UNSURE).mean()),
+        "auroc": float(roc_auc_score(known, best)),
+    }
+
+
+def summary(rows: list[dict]) -> str:
+    """One table per study: mean UAR over the tasks at every value, and the s.d. over draws."""
+    lines = []
+    for study, (_, values) in STUDIES.items():
+        some = [row for row in rows if row["study"] == study]
+        lines += ["", f"{study}: UAR %", f"{'method':<24}" + "".join(f"{value:>14}" for value in values)]
+        for method in METHODS:
+            cells = [curve_point(some, method, value) for value in values]
+            text = ["-" if cell is None else f"{cell[0]:.1f} +- {cell[1]:.1f}" for cell in cells]
+            lines.append(f"{method:<24}" + "".join(f"{cell:>14}" for cell in text))
+        tasks = {(row["value"], row["source"], row["target"]) for row in some}
+        counts = [sum(task[0] == f"{value:g}" for task in tasks) for value in values]
+        lines.append(f"{'tasks':<24}" + "".join(f"{count:>14}" for count in counts))
+    sure = [row for row in rows if "auroc" in row]
+    if sure:
+        means = {key: 100 * np.mean([row[key] for row in sure]) for key in ("unsure_known", "unsure_foreign", "auroc")}
+        lines += ["", f"best score below {UNSURE}: {means['unsure_known']:.0f} % of clips of known emotions, "
+                  f"{means['unsure_foreign']:.0f} % of foreign ones; AUROC {means['auroc']:.0f} %"]  # fmt: skip
+    return "\n".join(lines)
+
+
+def curve_point(rows: list[dict], method: str, value: float) -> tuple[float, float] | None:
+    """UAR in %, averaged over the tasks: mean and s.d. over draws."""
+    by_draw = {}
+    for row in rows:
+        if (row["method"], row["value"]) == (method, f"{value:g}"):
+            by_draw.setdefault(row["draw"], []).append(100 * row["uar"])
+    means = [np.mean(uars) for uars in by_draw.values()]
+    return (float(np.mean(means)), float(np.std(means))) if means else None
+
+
+def plot(rows: list[dict], path: str):
+    """A panel per study."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    labels = {"size": "target clips", "skew": "concentration of the class shares", "foreign": "share of foreign clips"}
+    figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.8), sharey=True, layout="constrained")
+    for panel, (study, (_, values)) in zip(panels, STUDIES.items(), strict=True):
+        some = [row for row in rows if row["study"] == study]
+        for method in METHODS:
+            points = [(i, curve_point(some, method, value)) for i, value in enumerate(values)]
+            points = [(i, *point) for i, point in points if point is not None]
+            x, mean, deviation = np.array(points).T
+            panel.errorbar(x, mean, deviation, label=method, marker="o", capsize=2, lw=2 if method == "sere" else 1)
+        panel.set_xticks(range(len(values)), ["even" if value == float("inf") else f"{value:g}" for value in values])
+        panel.set_xlabel(labels[study])
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("UAR, %")
+    panels[0].legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def main():
+    arguments = parse()
+    corpora = encode(arguments)
+    tasks = [(arguments, *pair, arguments.speaker_ids == "with") for pair in itertools.permutations(corpora, 2)]
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as executor:
+        done = tqdm(executor.map(run_task, tasks), total=len(tasks), desc="Tasks", unit="task")
+        rows = [row for rows in done for row in rows]
+    print(summary(rows))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({"meta": meta(arguments), "rows": rows}, indent=1) + "\n")
+    if arguments.figure:
+        plot(rows, arguments.figure)
+
+
+if __name__ == "__main__":
+    main()
