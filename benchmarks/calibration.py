@@ -9,21 +9,18 @@ target's labels).
 
 import argparse
 import itertools
-import json
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
-from benchmarks.crosslingual import Experiment, add_common, encode, meta
+from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.experiment import Experiment, encode, pairs
+from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.calibration import FOLDS, LOG_TEMPERATURES, calibrate, expected_accuracy
 from modeling_sere.training.evaluation import Evaluation
@@ -34,8 +31,7 @@ BINS = 10
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_common(parser, draws="0-2")
+    parser = CorpusParser(__doc__, draws="0-2")
     parser.add_argument("--figure", help="draw the reliability diagrams into this file")
     return parser.parse_args()
 
@@ -63,6 +59,12 @@ def held_out_temperature(adaptation, shots: torch.Tensor) -> float:
         logits.append(result.posteriors[: len(shots)][held_out].clamp_min(1e-9).log())
         references.append(shots[held_out])
     return best_temperature(torch.cat(logits), torch.cat(references))
+
+
+def run(arguments) -> list[dict]:
+    """All rows."""
+    tasks = itertools.product(pairs(encode(arguments)), (True, False))
+    return spread_out(run_task, [(arguments, *pair, ids) for pair, ids in tasks])
 
 
 def run_task(task: tuple) -> list[dict]:
@@ -120,41 +122,20 @@ def summary(rows: list[dict]) -> str:
 
 def plot(rows: list[dict], path: str):
     """Reliability before and after, all tasks together."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, panels = pyplot.subplots(1, 2, figsize=(8, 4), sharey=True, layout="constrained")
-    for panel, speaker_ids in zip(panels, (True, False), strict=True):
-        panel.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
-        for way in (WAYS[0], WAYS[2]):
-            some = [row["bins"] for row in rows if (row["way"], row["speaker_ids"]) == (way, speaker_ids)]
-            clips, score, right = np.sum(some, 0).T
-            used = clips > 0
-            panel.plot((score[used] / clips[used]), right[used] / clips[used], marker="o", label=f"temperature: {way}")
-        panel.set_title(f"{'with' if speaker_ids else 'without'} speaker ids")
-        panel.set_xlabel("best score")
-    panels[0].set_ylabel("share of right answers")
-    panels[0].legend()
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with panels(path, 2, "share of right answers") as axes:
+        for axis, speaker_ids in zip(axes, (True, False), strict=True):
+            axis.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
+            for way in (WAYS[0], WAYS[2]):
+                some = [row["bins"] for row in rows if (row["way"], row["speaker_ids"]) == (way, speaker_ids)]
+                clips, score, right = np.sum(some, 0).T
+                used = clips > 0
+                axis.plot(score[used] / clips[used], right[used] / clips[used], marker="o", label=f"temperature: {way}")
+            axis.set_title(f"{'with' if speaker_ids else 'without'} speaker ids")
+            axis.set_xlabel("best score")
 
 
 def main():
-    arguments = parse()
-    corpora = encode(arguments)
-    tasks = [(arguments, *pair, ids) for pair in itertools.permutations(corpora, 2) for ids in (True, False)]
-    with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as executor:
-        done = tqdm(executor.map(run_task, tasks), total=len(tasks), desc="Tasks", unit="task")
-        rows = [row for rows in done for row in rows]
-    print(summary(rows))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"meta": meta(arguments), "rows": rows}, indent=1) + "\n")
-    if arguments.figure:
-        plot(rows, arguments.figure)
+    report(parse(), run, summary, plot)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,18 @@ large a share of the target's clips is theirs; they are not scored, but it is to
 """
 
 import argparse
-import itertools
-import json
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
-from tqdm.auto import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
-from benchmarks.crosslingual import Experiment, add_common, encode, meta
+from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.experiment import Experiment, encode, pairs
+from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.calibration import expected_accuracy, temperature
 from modeling_sere.training.episodes import shared_labels
@@ -37,8 +33,7 @@ UNSURE = 0.5  # a best score below this says: not sure
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_common(parser, draws="0-2")
+    parser = CorpusParser(__doc__, draws="0-2")
     parser.add_argument("--speaker_ids", choices=["with", "without"], default="with")
     parser.add_argument("--figure", help="draw the curves into this file")
     return parser.parse_args()
@@ -67,6 +62,12 @@ def mixed(references: np.ndarray, share: float, random: np.random.Generator) -> 
 
 
 STUDIES = {"size": (sized, SIZES), "skew": (skewed, CONCENTRATIONS), "foreign": (mixed, FOREIGN)}
+
+
+def run(arguments) -> list[dict]:
+    """All rows."""
+    ids = arguments.speaker_ids == "with"
+    return spread_out(run_task, [(arguments, *pair, ids) for pair in pairs(encode(arguments))])
 
 
 def run_task(task: tuple) -> list[dict]:
@@ -153,43 +154,21 @@ def curve_point(rows: list[dict], method: str, value: float) -> tuple[float, flo
 
 def plot(rows: list[dict], path: str):
     """A panel per study."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     labels = {"size": "target clips", "skew": "concentration of the class shares", "foreign": "share of foreign clips"}
-    figure, panels = pyplot.subplots(1, 3, figsize=(12, 3.8), sharey=True, layout="constrained")
-    for panel, (study, (_, values)) in zip(panels, STUDIES.items(), strict=True):
-        some = [row for row in rows if row["study"] == study]
-        for method in METHODS:
-            points = [(i, curve_point(some, method, value)) for i, value in enumerate(values)]
-            points = [(i, *point) for i, point in points if point is not None]
-            x, mean, deviation = np.array(points).T
-            panel.errorbar(x, mean, deviation, label=method, marker="o", capsize=2, lw=2 if method == "sere" else 1)
-        panel.set_xticks(range(len(values)), ["even" if value == float("inf") else f"{value:g}" for value in values])
-        panel.set_xlabel(labels[study])
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel("UAR, %")
-    panels[0].legend(fontsize=8)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)
+    with panels(path, 3, "UAR, %") as axes:
+        for axis, (study, (_, values)) in zip(axes, STUDIES.items(), strict=True):
+            some = [row for row in rows if row["study"] == study]
+            for method in METHODS:
+                points = [(i, curve_point(some, method, value)) for i, value in enumerate(values)]
+                points = [(i, *point) for i, point in points if point is not None]
+                x, mean, deviation = np.array(points).T
+                axis.errorbar(x, mean, deviation, label=method, marker="o", capsize=2, lw=2 if method == "sere" else 1)
+            axis.set_xticks(range(len(values)), ["even" if value == float("inf") else f"{value:g}" for value in values])
+            axis.set_xlabel(labels[study])
 
 
 def main():
-    arguments = parse()
-    corpora = encode(arguments)
-    tasks = [(arguments, *pair, arguments.speaker_ids == "with") for pair in itertools.permutations(corpora, 2)]
-    with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as executor:
-        done = tqdm(executor.map(run_task, tasks), total=len(tasks), desc="Tasks", unit="task")
-        rows = [row for rows in done for row in rows]
-    print(summary(rows))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"meta": meta(arguments), "rows": rows}, indent=1) + "\n")
-    if arguments.figure:
-        plot(rows, arguments.figure)
+    report(parse(), run, summary, plot)
 
 
 if __name__ == "__main__":

@@ -308,15 +308,15 @@ class TripleResonanceInteractionChain(nn.Module):
         self.temperature = config.tric_temperature
         self.visit_weight = config.visit_weight
 
-    def chain(self, labelled: torch.Tensor, unlabelled: torch.Tensor):
-        """(l, D) and (u, D) unit rows -> the chain C (l, l) and the first hop P^{LU} (l, u), rows summing to 1."""
+    def hops(self, labelled: torch.Tensor, unlabelled: torch.Tensor):
+        """(l, D) and (u, D) unit rows -> `P^{LU}` (l, u), `P^{UU}` (u, u), `P^{UL}` (u, l), rows summing to 1."""
         labelled, unlabelled = labelled.float(), unlabelled.float()
         to_unlabelled = torch.softmax(labelled @ unlabelled.T / self.temperature, 1)
         within = unlabelled @ unlabelled.T / self.temperature
         if len(unlabelled) > 1:  # a clip must not answer itself
             within = within.masked_fill(torch.eye(len(unlabelled), dtype=torch.bool, device=within.device), -torch.inf)
         back = torch.softmax(unlabelled @ labelled.T / self.temperature, 1)
-        return to_unlabelled @ torch.softmax(within, 1) @ back, to_unlabelled
+        return to_unlabelled, torch.softmax(within, 1), back
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """embeddings (B, D) unit rows, labels (B,) with -100 for unlabelled -> scalars `tric` and `visit`.
@@ -328,7 +328,8 @@ class TripleResonanceInteractionChain(nn.Module):
             if not labelled.any() or labelled.all():
                 zero = embeddings.float().sum() * 0
                 return {"tric": zero, "visit": zero}
-            chain, first = self.chain(embeddings[labelled], embeddings[~labelled])
+            first, second, third = self.hops(embeddings[labelled], embeddings[~labelled])
+            chain = first @ second @ third
             same = labels[labelled][:, None] == labels[labelled][None, :]
             home = (chain * same).sum(1).clamp_min(1e-12)
             visits = first.mean(0).clamp_min(1e-12)

@@ -364,21 +364,25 @@ def test_balance_in_between_is_its_fixed_point_and_monotone():
 
 
 @pytest.mark.parametrize(("labelled", "unlabelled"), [(6, 10), (1, 1), (1, 5), (5, 1), (2, 2)])
-def test_chain_rows_sum_to_one(labelled, unlabelled, make_config):
-    tric = TripleResonanceInteractionChain(make_config())
-    chain, first = tric.chain(unit(labelled, 8), unit(unlabelled, 8))
-    assert chain.shape == (labelled, labelled) and first.shape == (labelled, unlabelled)
-    for rows in (chain, first):
+def test_rows_of_the_hops_sum_to_one(labelled, unlabelled, make_config):
+    hops = TripleResonanceInteractionChain(make_config()).hops(unit(labelled, 8), unit(unlabelled, 8))
+    shapes = [(labelled, unlabelled), (unlabelled, unlabelled), (unlabelled, labelled)]
+    assert [hop.shape for hop in hops] == shapes
+    for rows in hops:
         assert (rows >= 0).all()
-        torch.testing.assert_close(rows.sum(1), torch.ones(labelled))
+        torch.testing.assert_close(rows.sum(1), torch.ones(len(rows)))
 
 
-def test_chain_equals_three_hops(make_config):
+def test_tric_equals_three_hops_by_hand(make_config):
     tric = TripleResonanceInteractionChain(make_config(tric_temperature=0.3))
     a, b = unit(3, 8), unit(4, 8)
     within = (b @ b.T / 0.3).exp() * (1 - torch.eye(4))
-    hops = [(a @ b.T / 0.3).softmax(1), within / within.sum(1, keepdim=True), (b @ a.T / 0.3).softmax(1)]
-    torch.testing.assert_close(tric.chain(a, b)[0], hops[0] @ hops[1] @ hops[2])
+    first = (a @ b.T / 0.3).softmax(1)
+    chain = first @ (within / within.sum(1, keepdim=True)) @ (b @ a.T / 0.3).softmax(1)
+    home = chain @ torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    terms = tric(torch.cat([a, b]), torch.tensor([0, 0, 1, *4 * [UNLABELLED]]))
+    torch.testing.assert_close(terms["tric"], -home.diagonal().log().mean())
+    torch.testing.assert_close(terms["visit"], -(4 * first.mean(0)).log().mean())
 
 
 def test_tric_knows_home_from_abroad(make_config):

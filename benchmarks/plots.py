@@ -1,0 +1,23 @@
+"""Figures of the benchmarks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+STYLE = ["default", {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}]
+
+
+@contextmanager
+def panels(path: str, count: int, ylabel: str) -> Iterator[list[Axes]]:
+    """Axes side by side on one scale, to draw on; saved as the picture `path` with a legend in the first."""
+    with matplotlib.style.context(STYLE):
+        figure = Figure(figsize=(4.2 * count, 4.2), layout="constrained")
+        axes = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
+        yield axes
+        axes[0].set_ylabel(ylabel)
+        axes[0].legend(fontsize=8)
+        FigureCanvasAgg(figure).print_figure(path, dpi=150)
