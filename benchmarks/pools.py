@@ -5,7 +5,8 @@
 Every directed pair of corpora is one task. `size`: that many target clips, drawn at random. `skew`: half of the
 target's clips, class shares drawn from a Dirichlet distribution of that concentration (inf: even shares); recalls are
 of the emotions that the pool has. `foreign`: two of the shared emotions, drawn at random, have no labelled clip, and so
-large a share of the target's clips is theirs; they are not scored, but it is told how sure the model is of them.
+large a share of the target's clips is theirs; they are not scored, but it is told how sure the model is of them. Pairs
+that share fewer than four emotions are left out of it.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from modeling_sere.training.episodes import shared_labels
 SIZES = (20, 50, 100, 200, 500, 1000)
 CONCENTRATIONS = (float("inf"), 10.0, 3.0, 1.0, 0.5)
 FOREIGN = (0.0, 0.2, 0.4, 0.6)
+FOREIGN_EMOTIONS = 2
 METHODS = ("sere", "sere-full-balance", "sere-no-balance", "ridge+prior", "logistic-regression")
 UNSURE = 0.5  # a best score below this says: not sure
 
@@ -73,22 +75,24 @@ def run(arguments) -> list[dict]:
 def run_task(task: tuple) -> list[dict]:
     """All studies and draws of one pair."""
     arguments, source, target, speaker_ids = task
-    shared = shared_labels(source[0].labels, target[0].labels)
+    shared = shared_labels(source.corpus.labels, target.corpus.labels)
     whole = Experiment(arguments, source, target, speaker_ids, "transductive")
     rows = []
     for draw in arguments.draws:
-        lacking = np.random.default_rng([draw, 0]).permutation(shared)[:2]
-        kept = [label for label in shared if label not in lacking]
-        partial = Experiment(arguments, source, target, speaker_ids, "transductive", labels=kept)
         for study, (sample, values) in STUDIES.items():
-            experiment = partial if study == "foreign" else whole
+            experiment = whole
+            if study == "foreign":
+                kept = np.random.default_rng([draw, 0]).permutation(shared)[FOREIGN_EMOTIONS:].tolist()
+                if len(kept) < 2:
+                    continue
+                experiment = Experiment(arguments, source, target, speaker_ids, "transductive", labels=sorted(kept))
             references = experiment.target.references.numpy()
             for value in values:
                 chosen = sample(references, value, np.random.default_rng([draw, 1]))
                 if chosen is None:
                     continue
-                facts = {"study": study, "value": f"{value:g}", "source": source[0].name, "target": target[0].name}
-                facts |= {"draw": draw, "shots": arguments.shots, "speaker_ids": speaker_ids}
+                facts = {"study": study, "value": f"{value:g}", "source": source.corpus.name}
+                facts |= {"target": target.corpus.name, "draw": draw, "shots": arguments.shots}
                 rows += [facts | scores for scores in pool_scores(experiment, chosen, draw, study)]
     return rows
 
@@ -126,6 +130,8 @@ def summary(rows: list[dict]) -> str:
     lines = []
     for study, (_, values) in STUDIES.items():
         some = [row for row in rows if row["study"] == study]
+        if not some:
+            continue
         lines += ["", f"{study}: UAR %", f"{'method':<24}" + "".join(f"{value:>14}" for value in values)]
         for method in METHODS:
             cells = [curve_point(some, method, value) for value in values]
@@ -155,9 +161,11 @@ def curve_point(rows: list[dict], method: str, value: float) -> tuple[float, flo
 def plot(rows: list[dict], path: str):
     """A panel per study."""
     labels = {"size": "target clips", "skew": "concentration of the class shares", "foreign": "share of foreign clips"}
-    with panels(path, 3, "UAR, %") as axes:
-        for axis, (study, (_, values)) in zip(axes, STUDIES.items(), strict=True):
-            some = [row for row in rows if row["study"] == study]
+    by_study = {study: [row for row in rows if row["study"] == study] for study in STUDIES}
+    by_study = {study: some for study, some in by_study.items() if some}
+    with panels(path, len(by_study), "UAR, %") as axes:
+        for axis, (study, some) in zip(axes, by_study.items(), strict=True):
+            values = STUDIES[study][1]
             for method in METHODS:
                 points = [(i, curve_point(some, method, value)) for i, value in enumerate(values)]
                 points = [(i, *point) for i, point in points if point is not None]
