@@ -41,7 +41,8 @@ from modeling_sere.training.pool import Pool, kept_clips
 # plain mean over the frames, "shots" 0 for no labelled clip
 ALONE = 1e6  # weight of the encoder's blocks at which the dynamics block is no more than rounding
 ABLATIONS = {
-    "sere-no-field": {"field_rounds": 0},
+    "sere-no-field": {"field_rounds": 0, "nuisance_rounds": 0},
+    "sere-no-nuisance": {"nuisance_rounds": 0},
     "sere-one-round": {"field_rounds": 1},
     "sere-no-prior": {"prior_profile": {}},
     "sere-no-balance": {"field_balance": 0.0},
@@ -145,8 +146,8 @@ def score(predictions: np.ndarray, references: np.ndarray) -> dict:
 class QuickEvaluation(Evaluation):
     """`Evaluation` with the three scores of this benchmark."""
 
-    def of_map(self, linear) -> dict:
-        return score(linear(*self.inputs).argmax(1).numpy(), self.references)
+    def of_answers(self, answers) -> dict:
+        return score(answers.numpy(), self.references)
 
 
 class Experiment:

@@ -112,7 +112,7 @@ def pool_scores(experiment: Experiment, chosen: np.ndarray, draw: int, study: st
 def sureness(experiment: Experiment, chosen: list[int], shots: torch.Tensor) -> dict:
     """Share of unsure answers for known and for foreign clips, and how well the best score tells them apart (AUROC)."""
     adaptation = experiment.adaptation({}, tuple(chosen))
-    logits = adaptation.organise(shots).field(adaptation.target.embeddings, adaptation.target.cues)
+    logits = adaptation.organise(shots).posteriors[len(shots) :].clamp_min(1e-12).log()
     chosen_temperature = temperature(logits, expected_accuracy(adaptation, shots))
     best = (logits / chosen_temperature).softmax(1).amax(1).numpy()
     known = experiment.target.references.numpy()[chosen] != UNLABELLED

@@ -15,6 +15,7 @@ refine-0     the same with a weight of TRIC of 0: what of "refine" is TRIC's
 import argparse
 import itertools
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def with_chain(task: Task, organised: Organised) -> float:
     _, within, back = chain.hops(labelled, unlabelled)
     classes = F.one_hot(shots[shots != UNLABELLED]).float()
     scores = (within @ (back @ classes))[-len(adaptation.target.embeddings) :].clamp_min(1e-12).log()
-    field = organised.field(adaptation.target.embeddings, adaptation.target.cues)
+    field = organised.posteriors[len(shots) :].clamp_min(1e-12).log()
     told = task.experiment.target.references != UNLABELLED
     answers = (normalised(field) + CHAIN_WEIGHT * normalised(scores)).argmax(1)[told]
     references = task.experiment.target.references[told]
@@ -177,11 +178,11 @@ def with_refining(arguments, task: Task, store: FrameStore, starts: dict, accele
     if idea == "refine-0":
         model.config.tric_weight = 0.0
     options = SereArguments(encoder=arguments.encoder, seed=draw, refine_steps=REFINE_STEPS)
-    with trainable(model, "none"):
+    with trainable(model, "none"), tempfile.TemporaryDirectory() as checkpoint:
         refinement = Refinement(
             adaptation, accelerator, shots, lambda some: {"frames": store.batch([items[i] for i in some])}, options
         )
-        refinement.run(Path("unused"), False, lambda losses, step: None)
+        refinement.run(Path(checkpoint), False, lambda losses, step: None)
     with torch.no_grad():
         features = torch.cat([model.sere.pool(store.batch(items[i : i + 64]))[1] for i in range(0, len(items), 64)])
     source, target = features.split([len(kept[0]), len(kept[1])])

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField, LinearMap
+from modeling_sere.training.nuisance import NuisanceGroups
 from modeling_sere.training.voices import GROUPS, voice_group_map
 
 SOURCE, TARGET = 0, 1  # domain numbers inside the field
@@ -67,16 +68,16 @@ class Embedded:
 
 @dataclass
 class Organised:
-    """What one draw of shots gives, stage by stage, each as a map from embedding and cues to scores (C).
+    """What one draw of shots gives, stage by stage.
 
-    prototype: cosine with each class's mean embedding. response: ridge on the shots alone. field: the organised field,
-    whose softmax over the target clips it was organised with are their `posteriors`.
+    prototype, response: maps from embedding and cues to scores (C); cosine with each class's mean embedding, and ridge
+    on the shots alone. embeddings: of all clips without nuisance. posteriors: of the organised field on these.
     """
 
     shots: torch.Tensor  # (n source,) class index or -100
     prototype: LinearMap
     response: LinearMap
-    field: LinearMap
+    embeddings: torch.Tensor  # (n source + n target, D), source first
     posteriors: torch.Tensor  # (n source + n target, C)
 
 
@@ -148,27 +149,41 @@ class Adaptation:
 
     @torch.no_grad()
     def organise(self, shots: torch.Tensor) -> Organised:
-        """Run the field. shots (n source,): class index of the labelled clips, -100 elsewhere."""
+        """Run the field, and again without what the last posteriors show to be nuisance.
+
+        shots (n source,): class index of the labelled clips, -100 elsewhere.
+        """
         labels = self._labels(shots)
-        result = self.field(self.embeddings, self.cues, labels, self.domains, filter=self.filter)
+        embeddings, filter = self.embeddings, self.filter
+        posteriors = self.field(embeddings, self.cues, labels, self.domains, filter=filter).posteriors
+        for _ in range(self.field.config.nuisance_rounds):
+            embeddings = self._without_nuisance(posteriors, labels)
+            posteriors = self.field(embeddings, self.cues, labels, self.domains).posteriors
         classes = range(self.model.config.num_labels)
         means = torch.stack([self.source.embeddings[shots == k].mean(0) for k in classes])
         return Organised(
             shots=shots,
             prototype=LinearMap.of_embeddings(F.normalize(means, dim=1).T),
             response=self.field.response(self.embeddings, labels),
-            field=result.maps[TARGET],
-            posteriors=result.posteriors,
+            embeddings=embeddings,
+            posteriors=posteriors,
         )
+
+    def _without_nuisance(self, posteriors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(n source + n target, D); labelled clips have the emotion of their label."""
+        told = posteriors.clone()
+        labelled = labels != UNLABELLED
+        told[labelled] = F.one_hot(labels[labelled], told.shape[1]).to(told)
+        parts = told.split([len(groups.embeddings) for groups in self._nuisance])
+        return torch.cat([groups.removed(part) for groups, part in zip(self._nuisance, parts, strict=True)])
+
+    @cached_property
+    def _nuisance(self) -> tuple[NuisanceGroups, NuisanceGroups]:
+        return NuisanceGroups(self.source.embeddings), NuisanceGroups(self.target.embeddings)
 
     @torch.no_grad()
     def single(self, organised: Organised) -> LinearMap:
-        """The map that the saved model carries, for clips normalised by voice group (equation "read-out").
-
-        Without speaker ids of the target it is the field's own.
-        """
-        if self.unknown is self.target:
-            return organised.field
+        """The map that the saved model carries, for clips normalised by voice group (equation "read-out")."""
         embeddings, cues, filter = self._read_out
         labels = self._labels(organised.shots)
         maps = self.field.read_out(embeddings, cues, labels, self.domains, organised.posteriors, filter=filter)
@@ -177,6 +192,8 @@ class Adaptation:
     @cached_property
     def _read_out(self):
         """Embeddings, cues and resonance filter of both domains as of unknown speakers."""
+        if self.unknown is self.target:
+            return self.embeddings, self.cues, self.filter
         embeddings = torch.cat([self.unknown_source.embeddings, self.unknown.embeddings])
         return embeddings, torch.cat([self.unknown_source.cues, self.unknown.cues]), self.field.filter(embeddings)
 
@@ -192,7 +209,7 @@ class Adaptation:
         model = self.model
         model.adopt(self.single(organised) * (1 / temperature))
         labelled = organised.shots != UNLABELLED
-        model.source_embeddings.copy_(self.source.embeddings[labelled])
+        model.source_embeddings.copy_(organised.embeddings[: len(labelled)][labelled])
         model.source_cues.copy_(self.source.cues[labelled])
         model.source_labels.copy_(organised.shots[labelled])
 

@@ -22,7 +22,7 @@ class Evaluation:
     def __init__(self, adaptation: Adaptation, target: Pool, rows: list[int], setting: str):
         self.adaptation, self.labels, self.setting = adaptation, target.labels, setting
         labelled = (target.references[rows] != UNLABELLED).nonzero().squeeze(1)
-        self.rows = torch.tensor(rows)[labelled]
+        self.rows, self.told = torch.tensor(rows)[labelled], labelled
         self.references = target.references[self.rows].numpy()
         if setting == "transductive":
             self.inputs = adaptation.target.embeddings[labelled], adaptation.target.cues[labelled]
@@ -33,9 +33,13 @@ class Evaluation:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def of_answers(self, answers: torch.Tensor) -> dict:
+        """UAR, WAR, macro-F1, recalls and confusion of one class per clip."""
+        return score(answers.numpy(), self.references, self.labels)
+
     def of_map(self, linear: LinearMap) -> dict:
-        """UAR, WAR, macro-F1, recalls and confusion of a map."""
-        return score(linear(*self.inputs).argmax(1).numpy(), self.references, self.labels)
+        """The same of a map."""
+        return self.of_answers(linear(*self.inputs).argmax(1))
 
     def calibration_error(self, linear: LinearMap) -> float:
         """Expected calibration error of a map's softmax."""
@@ -43,8 +47,10 @@ class Evaluation:
 
     def scores(self, organised: Organised) -> dict:
         """The same of SERE: the field's posteriors, or what the saved model says of a clip it has not seen."""
-        transductive = self.setting == "transductive"
-        return self.of_map(organised.field if transductive else self.adaptation.single(organised))
+        if self.setting == "inductive":
+            return self.of_map(self.adaptation.single(organised))
+        target = organised.posteriors[len(organised.shots) :]
+        return self.of_answers(target.argmax(1)[self.told])
 
     def stages(self, organised: Organised) -> dict:
         """Scores of SERE, and the UAR of what it starts from."""
