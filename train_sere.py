@@ -3,10 +3,11 @@
 
     accelerate launch train_sere.py                                     # the sample in samples/, no download
     accelerate launch train_sere.py --encoder microsoft/wavlm-base --source emodb/ --target my_clips/ --output_dir out
+    accelerate launch train_sere.py --model org/sere-wavlm --target my_clips/     # without source data
     accelerate launch train_sere.py run.json                            # the same flags in one file
 
 A. read the arguments and the corpora  B. encode every clip once  C. draw the shots and organise  D. refine, and
-organise again  E. score on the target  F. save model, card and results.json
+organise again  E. score on the target  F. save model, card and results.json, and push them to the Hub
 """
 
 import logging
@@ -26,20 +27,27 @@ from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
+from modeling_sere.training.corpus_card import corpus_card
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import FeatureExtraction
-from modeling_sere.training.models import build_model, prior_weight
+from modeling_sere.training.hub import Destination
+from modeling_sere.training.models import build_model, continue_model, load_checkpoint, prior_weight
 from modeling_sere.training.pool import Pool, kept_clips
 from modeling_sere.training.refinement import refine
+from modeling_sere.training.sources import Sources
 from modeling_sere.training.tracking import recorded, trackers
 
 logger = logging.getLogger("sere")
 
 
-def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
-    """Metadata of both corpora and the emotions they share, shown to the user."""
+def read_corpora(arguments: SereArguments, known: list[str] | None) -> tuple[Corpus | None, Corpus, list[str]]:
+    """Metadata of the corpora and the emotions that source and target share, shown to the user.
+
+    Args:
+        known: emotions of the model that brings the labelled clips, if there is no source corpus.
+    """
     common = {
         "audio_column": arguments.audio_column,
         "label_column": arguments.label_column,
@@ -47,14 +55,16 @@ def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
         "streaming": arguments.streaming,
         "label_map": parse_label_map(arguments.label_map) if arguments.label_map else None,
     }
-    source = load_corpus(
-        arguments.source, split=arguments.source_split, config=arguments.source_config, **common
-    )
+    source = None
+    if arguments.source is not None:
+        source = load_corpus(
+            arguments.source, split=arguments.source_split, config=arguments.source_config, **common
+        )
     target = load_corpus(
         arguments.target, split=arguments.target_split, config=arguments.target_config, require_labels=False, **common
     )
-    labels = shared_labels(source.labels, target.labels)
-    for corpus in (source, target):
+    labels = shared_labels(known if source is None else source.labels, target.labels)
+    for corpus in filter(None, (source, target)):
         others = sorted(set(corpus.labels) - {None, *labels})
         logger.info(
             "%s: %d of %d clips take part%s%s", corpus.name, len(kept_clips(corpus, labels)), len(corpus),
@@ -63,29 +73,41 @@ def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
         )  # fmt: skip
     logger.info("Emotions in both: %s", ", ".join(labels))
     # too few clips or speakers: say so now
-    draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
+    if source is not None:
+        draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
     if arguments.setting == "inductive":
         split_speakers([target.clips[index].speaker for index in kept_clips(target, labels)], arguments.seed)
     return source, target, labels
 
 
-def describe(arguments: SereArguments, source: Pool, target: Pool, corpora: tuple[Corpus, Corpus]) -> dict:
-    """The part of results.json that says what was run."""
-    skipped = source.features.skipped + target.features.skipped
-    return {
-        "source": source.name, "target": target.name, "labels": source.labels, "chance": 1 / len(source.labels),
-        "source_language": corpora[0].language, "target_language": corpora[1].language,
-        "shots": arguments.shots, "seed": arguments.seed, "setting": arguments.setting,
-        "speaker_ids": target.speaker_ids, "source_speaker_ids": source.speaker_ids,
-        "num_source_clips": len(source), "num_target_clips": len(target),
-        "num_unlabelled_source": len(source) - arguments.shots * len(source.labels),
-        "skipped_clips": [asdict(clip) for clip in skipped],
-        "encoder": None if arguments.encoder == "none" else Path(arguments.encoder).name,
-        "base_model": None if arguments.encoder == "none" or Path(arguments.encoder).exists() else arguments.encoder,
-        "parameters": {"prior_weight": prior_weight(arguments, target.speaker_ids),
-                       "field_balance": arguments.field_balance},
+def known_of_source(corpus: Corpus, card: CorpusCard) -> dict[str, str]:
+    """What travels with the labelled clips of a source corpus, as far as it is known."""
+    facts = {"name": corpus.name, "language": corpus.language or card.language, "license": card.license}
+    return {key: text for key, text in facts.items() if text is not None}
+
+
+def describe(arguments: SereArguments, model, source: Pool | Sources, target: Pool, language: str | None) -> dict:
+    """The part of results.json that says what was run. language: of the target, if its corpus tells."""
+    origin, target_card, encoder = model.config.source_corpus, corpus_card(arguments.target), model.config.encoder_config
+    start = arguments.model or (None if arguments.encoder == "none" else arguments.encoder)
+    facts = {
+        "source": origin.get("name"), "target": target.name, "labels": target.labels, "chance": 1 / len(target.labels),
+        "source_language": origin.get("language"), "target_language": language or target_card.language,
+        "source_license": origin.get("license"), "target_license": target_card.license, "license": arguments.license,
+        "setting": arguments.setting, "speaker_ids": target.speaker_ids, "seed": arguments.seed,
+        "num_source_clips": len(source), "num_target_clips": len(target), "num_unlabelled_source": 0,
+        "encoder": None if encoder is None else Path(start).name, "source_free": arguments.source is None,
+        "base_model": None if start is None or Path(start).exists() else start, "model_id": arguments.hub_model_id,
+        "parameters": {"prior_weight": model.config.prior_weight, "field_balance": model.config.field_balance},
         "refine_steps": arguments.refine_steps, "train_encoder": arguments.train_encoder,
-        "versions": outputs.versions(),
+        "skipped_clips": [asdict(clip) for clip in target.features.skipped], "versions": outputs.versions(),
+    }  # fmt: skip
+    if isinstance(source, Sources):
+        return facts | {"shots": source.shots}
+    return facts | {
+        "shots": arguments.shots, "num_unlabelled_source": len(source) - arguments.shots * len(source.labels),
+        "source_speaker_ids": source.speaker_ids,
+        "skipped_clips": [asdict(clip) for clip in source.features.skipped + target.features.skipped],
     }  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from modeling_sere.card_sere import UNNAMED
+
 from .plots import plot_confusion, plot_highlights
 
 TEMPLATE = Path(__file__).with_name("template.md")
@@ -78,7 +80,7 @@ def write_card(results: Mapping[str, Any], folder: Path, waveform_example: Mappi
         _front_matter(results, name),
         template_path=str(TEMPLATE),
         name=name,
-        location=_data_name(results, "model_id") or "path/to/this/folder",
+        location=_data_name(results, "model_id") or UNNAMED,
         example_prediction=_example_prediction(waveform_example),
         recalls=_recalls(results, labels, confusion),
         **plots,

@@ -18,7 +18,10 @@ from modeling_sere.training.pool import Pool
 
 STATE = "run_state.json"
 # what a resumed run may change without becoming another run
-FREE = ("resume", "overwrite_output_dir", "report_to", "output_dir", "cache_dir")
+FREE = (
+    "resume", "overwrite_output_dir", "report_to", "output_dir", "cache_dir",
+    "push_to_hub", "hub_model_id", "hub_private", "hub_revision_tag",
+)  # fmt: skip
 SCORES = ("uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "per_class_recall", "confusion")
 NOT_SCORED = dict.fromkeys(SCORES)
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "safetensors", "numpy")
