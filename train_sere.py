@@ -14,8 +14,6 @@ import logging
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -27,13 +25,13 @@ from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
-from modeling_sere.training.corpus_card import corpus_card
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
+from modeling_sere.training.description import describe, source_facts
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import FeatureExtraction
 from modeling_sere.training.hub import Destination
-from modeling_sere.training.models import build_model, continue_model, load_checkpoint, prior_weight
+from modeling_sere.training.models import build_model, continue_model, load_checkpoint
 from modeling_sere.training.pool import Pool, kept_clips
 from modeling_sere.training.refinement import refine
 from modeling_sere.training.sources import Sources
@@ -42,11 +40,10 @@ from modeling_sere.training.tracking import recorded, trackers
 logger = logging.getLogger("sere")
 
 
-def read_corpora(arguments: SereArguments, known: list[str] | None) -> tuple[Corpus | None, Corpus, list[str]]:
-    """Metadata of the corpora and the emotions that source and target share, shown to the user.
+def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, Corpus, list[str]]:
+    """Metadata of the corpora and the emotions they share, shown to the user.
 
-    Args:
-        known: emotions of the model that brings the labelled clips, if there is no source corpus.
+    Without a source corpus the emotions are those of the `checkpoint`, whose labelled clips take its place.
     """
     common = {
         "audio_column": arguments.audio_column,
@@ -63,7 +60,7 @@ def read_corpora(arguments: SereArguments, known: list[str] | None) -> tuple[Cor
     target = load_corpus(
         arguments.target, split=arguments.target_split, config=arguments.target_config, require_labels=False, **common
     )
-    labels = shared_labels(known if source is None else source.labels, target.labels)
+    labels = shared_labels(checkpoint.config.labels if source is None else source.labels, target.labels)
     for corpus in filter(None, (source, target)):
         others = sorted(set(corpus.labels) - {None, *labels})
         logger.info(
@@ -78,37 +75,6 @@ def read_corpora(arguments: SereArguments, known: list[str] | None) -> tuple[Cor
     if arguments.setting == "inductive":
         split_speakers([target.clips[index].speaker for index in kept_clips(target, labels)], arguments.seed)
     return source, target, labels
-
-
-def known_of_source(corpus: Corpus, card: CorpusCard) -> dict[str, str]:
-    """What travels with the labelled clips of a source corpus, as far as it is known."""
-    facts = {"name": corpus.name, "language": corpus.language or card.language, "license": card.license}
-    return {key: text for key, text in facts.items() if text is not None}
-
-
-def describe(arguments: SereArguments, model, source: Pool | Sources, target: Pool, language: str | None) -> dict:
-    """The part of results.json that says what was run. language: of the target, if its corpus tells."""
-    origin, target_card, encoder = model.config.source_corpus, corpus_card(arguments.target), model.config.encoder_config
-    start = arguments.model or (None if arguments.encoder == "none" else arguments.encoder)
-    facts = {
-        "source": origin.get("name"), "target": target.name, "labels": target.labels, "chance": 1 / len(target.labels),
-        "source_language": origin.get("language"), "target_language": language or target_card.language,
-        "source_license": origin.get("license"), "target_license": target_card.license, "license": arguments.license,
-        "setting": arguments.setting, "speaker_ids": target.speaker_ids, "seed": arguments.seed,
-        "num_source_clips": len(source), "num_target_clips": len(target), "num_unlabelled_source": 0,
-        "encoder": None if encoder is None else Path(start).name, "source_free": arguments.source is None,
-        "base_model": None if start is None or Path(start).exists() else start, "model_id": arguments.hub_model_id,
-        "parameters": {"prior_weight": model.config.prior_weight, "field_balance": model.config.field_balance},
-        "refine_steps": arguments.refine_steps, "train_encoder": arguments.train_encoder,
-        "skipped_clips": [asdict(clip) for clip in target.features.skipped], "versions": outputs.versions(),
-    }  # fmt: skip
-    if isinstance(source, Sources):
-        return facts | {"shots": source.shots}
-    return facts | {
-        "shots": arguments.shots, "num_unlabelled_source": len(source) - arguments.shots * len(source.labels),
-        "source_speaker_ids": source.speaker_ids,
-        "skipped_clips": [asdict(clip) for clip in source.features.skipped + target.features.skipped],
-    }  # fmt: skip
 
 
 def main():
@@ -127,8 +93,22 @@ def main():
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     set_seed(arguments.seed)
-    source_corpus, target_corpus, labels = read_corpora(arguments)
+    checkpoint = None if arguments.model is None else load_checkpoint(arguments)
+    source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint)
     speaker_ids = arguments.speaker_ids and target_corpus.has_speakers
+    if source_corpus is None:  # the labelled clips travelled in the model
+        sources = Sources(checkpoint, labels)
+        origin = {"num_sources": len(sources)}
+    else:
+        origin = {"source_corpus": source_facts(source_corpus, arguments.source)}
+    if checkpoint is None:
+        model = build_model(arguments, labels, speaker_ids, **origin)
+    else:
+        model = continue_model(checkpoint, arguments, labels, speaker_ids, **origin)
+    destination = None
+    if arguments.push_to_hub and accelerator.is_main_process:
+        destination = Destination(arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag)
+        destination.prepare()
     seconds = {}
 
     @contextmanager
@@ -138,15 +118,15 @@ def main():
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 2)
 
     # B. Encode every clip once
-    model = build_model(arguments, labels, speaker_ids)
-
-    def encode(cache_dir: str | None) -> list[Pool]:
+    def encode(cache_dir: str | None) -> tuple[Pool | Sources, Pool]:
         extract = FeatureExtraction(model.sere.to(accelerator.device), accelerator, cache_dir)
-        pools = []
-        for corpus in (source_corpus, target_corpus):
+
+        def pool(corpus: Corpus) -> Pool:
             features = extract(corpus, kept_clips(corpus, labels))
             check_skipped(features.skipped, len(features.indices) + len(features.skipped), arguments.max_skipped)
-            pools.append(Pool(corpus, features, labels, arguments.speaker_ids))
+            return Pool(corpus, features, labels, arguments.speaker_ids)
+
+        pools = sources if source_corpus is None else pool(source_corpus), pool(target_corpus)
         model.to("cpu")
         return pools
 
@@ -157,7 +137,7 @@ def main():
         adapting, scored = split_speakers([clip.speaker for clip in target.clips], arguments.seed)
 
     # C. Draw the shots and organise
-    shots = source.shots(arguments.shots, arguments.seed)
+    shots = sources.references if source_corpus is None else source.shots(arguments.shots, arguments.seed)
 
     def organise():
         adaptation = Adaptation(model, source.domain, target.domain.subset(adapting))
@@ -191,8 +171,10 @@ def main():
         return
 
     # E. Score on the target
-    results = describe(arguments, source, target, (source_corpus, target_corpus))
-    results["shot_files"] = source.names(shots)
+    results = describe(arguments, model.config, source, target, target_corpus)
+    if source_corpus is not None:
+        results["shot_files"] = source.names(shots)
+        results["same_audio_in_both"] = outputs.same_audio(source, target)
     evaluation = Evaluation(adaptation, target, scored, arguments.setting)
     with stage("score"):
         results |= outputs.NOT_SCORED
@@ -205,13 +187,13 @@ def main():
                 "ece_before": single.calibration_error(adaptation.single(organised)),
                 "ece_after": single.calibration_error(adaptation.single(organised) * (1 / temperature)),
             }
-        if len(evaluation) and arguments.refine_steps == 0:  # refined features belong to one draw of shots
+        # refined features belong to one draw of shots, and so do the sources of a model
+        if len(evaluation) and arguments.refine_steps == 0 and source_corpus is not None:
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             draws = [adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds]
             results["spread"] = spread(seeds, [evaluation.scores(draw)["uar"] for draw in draws])
-        results["same_audio_in_both"] = outputs.same_audio(source, target)
 
-    # F. Save model, card and results
+    # F. Save model, card and results, and push them
     with stage("save"):
         model.save_pretrained(folder.partial)
         results["seconds"] = seconds
@@ -220,6 +202,8 @@ def main():
     outputs.save_results(results, folder.partial)
     folder.publish()
     print(outputs.table(results), f"\nSaved in {folder.final}: model, README.md (model card), results.json", sep="")
+    if destination is not None:
+        print("Pushed to", destination.push(folder.final))
 
 
 if __name__ == "__main__":

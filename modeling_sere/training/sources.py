@@ -13,15 +13,14 @@ class Sources:
 
     Attributes:
         domain: embeddings and cues as they were in the run that made the checkpoint. references: (M,) class index.
-        shots: labelled clips per emotion.
+        shots: labelled clips per emotion. skipped: none, as there is no audio.
 
     Raises:
         DataError: an emotion without a labelled clip.
     """
 
     def __init__(self, checkpoint: SereForAudioClassification, labels: list[str]):
-        self.labels = labels
-        self.name = checkpoint.config.source_corpus.get("name")
+        self.labels, self.skipped = labels, []
         known = checkpoint.config.labels
         index = {known.index(label): k for k, label in enumerate(labels)}
         classes = torch.tensor([index.get(k, UNLABELLED) for k in checkpoint.source_labels.tolist()], dtype=torch.long)
