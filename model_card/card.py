@@ -350,7 +350,7 @@ def _start(results: Mapping) -> str:
     base = results.get("base_model")
     model = f"[{base}](https://huggingface.co/{base})" if _is_hub_id(base) else "another SERE checkpoint"
     return (
-        f" It was adapted **without source data**: the labelled clips are the embeddings that travel in {model}, and no "
+        f" It was adapted **without source data**: the labelled clips are the embeddings that travel in {model}; no "
         "source recording was read."
     )
 

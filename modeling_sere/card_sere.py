@@ -57,14 +57,13 @@ def put_card(folder: str | os.PathLike, repo_id: str, origin: str, labels: list[
         labels: its emotions.
     """
     folder, before = Path(folder), Path(origin)
-    if origin and (before / "README.md").is_file() and (before / WEIGHTS).is_file() and (folder / WEIGHTS).is_file():
-        if filecmp.cmp(before / WEIGHTS, folder / WEIGHTS, shallow=False):
-            text = (before / "README.md").read_text(encoding="utf-8")
-            (folder / "README.md").write_text(named(text, repo_id), encoding="utf-8")
-            if (before / "plots").is_dir():
-                shutil.copytree(before / "plots", folder / "plots")
-            return
-    from_hub = bool(origin) and not before.exists()
+    if origin and _unchanged(before, folder) and (before / "README.md").is_file():
+        text = (before / "README.md").read_text(encoding="utf-8")
+        (folder / "README.md").write_text(named(text, repo_id), encoding="utf-8")
+        if (before / "plots").is_dir():
+            shutil.copytree(before / "plots", folder / "plots")
+        return
+    from_hub = origin and not before.exists()
     card = CARD.format(
         name=repo_id.split("/")[-1],
         repo_id=repo_id,
@@ -73,6 +72,12 @@ def put_card(folder: str | os.PathLike, repo_id: str, origin: str, labels: list[
         labels=", ".join(labels),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _unchanged(before: Path, folder: Path) -> bool:
+    """Whether two folders hold the very same weights."""
+    both = before / WEIGHTS, folder / WEIGHTS
+    return all(path.is_file() for path in both) and filecmp.cmp(*both, shallow=False)
 
 
 def named(card: str, repo_id: str) -> str:

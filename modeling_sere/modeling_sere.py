@@ -102,8 +102,8 @@ class SerePreTrainedModel(PreTrainedModel):
         if name is not None:
             options = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
             place = {option: kwargs[option] for option in options if kwargs.get(option) is not None}
-            weights = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)
-            if not any(cached_file(name, file, _raise_exceptions_for_missing_entries=False, **place) for file in weights):
+            place["_raise_exceptions_for_missing_entries"] = False
+            if not any(cached_file(name, file, **place) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
                 raise OSError(
                     f"{name} has no {SAFE_WEIGHTS_NAME}: SERE reads no other weights, as a pickle (pytorch_model.bin) "
                     "can run code; ask its owner to save it as safetensors."

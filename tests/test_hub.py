@@ -178,9 +178,9 @@ def rows(language: str, seed: int, count: int = 3) -> Dataset:
         for speaker in range(2):
             for number in range(count):
                 samples = voice(emotion, speaker, 1000 * seed + number, 0.4 + 0.1 * (number % 2))
-                table["audio"].append({"bytes": wav(samples), "path": f"{k}{speaker}{number}.wav"})
+                table["audio"].append({"bytes": wav(samples), "path": f"aufnahme{k}{speaker}{number}.wav"})
                 table["emotion"].append(k)
-                table["speaker"].append(f"s{speaker}")
+                table["speaker"].append(f"sprecherin{speaker}")
                 table["language"].append(language)
     plain = Features({
         "audio": {"bytes": Value("binary"), "path": Value("string")}, "emotion": ClassLabel(names=emotions),
@@ -265,15 +265,17 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def pulled(world, german, adapted, second) -> dict:
-    """What somebody with a token saw of all of it, and saw again from the cache while the Hub was not asked."""
-    api = HfApi(endpoint=world.hub.endpoint, token=TOKEN)
-    world.hub.create("org/pickled")
-    repository = world.hub.repository("org/pickled")
+def pickled(world, german) -> str:
+    """The first push with its weights as pytorch_model.bin, which nobody should come to unpickle."""
     files = dict(world.hub.repository("org/sere-de").at("v1").files)
     files["pytorch_model.bin"] = files.pop("model.safetensors")
-    repository.commit("main", files, "a pickle", "", "org")
-    assert api.endpoint == world.hub.endpoint
+    world.hub.create("org/pickled").commit("main", files, "a pickle", "", "org")
+    return "org/pickled"
+
+
+@pytest.fixture(scope="module")
+def pulled(world, german, adapted, second, pickled) -> dict:
+    """What somebody with a token saw of all of it, and saw again from the cache while the Hub was not asked."""
     (world.root / "puller").mkdir()
     torch.save(clips(), world.root / "puller" / "given.pt")
     world.run("puller", "-c", PULLER, json.dumps(CASES))
@@ -301,18 +303,19 @@ def test_one_commit_and_a_tag_with_exactly_the_documented_files(world, german):
 
 
 def test_no_path_user_name_token_or_training_state_in_any_file(world, german, adapted):
-    for repo_id in ("org/sere-de", "org/sere-de-test"):
-        for name, content in world.hub.files(repo_id, "v1" if repo_id == "org/sere-de" else "main").items():
-            for secret in (str(world.root), str(ROOT), str(Path.home()), "anneliese", TOKEN, "optimizer.", "s0", ".wav"):
-                allowed = secret == ".wav" and name in ("README.md", "card_sere.py")  # "clip.wav" of the examples
-                assert allowed or secret.encode() not in content, (repo_id, name, secret)
+    places = [str(world.root), str(ROOT), str(Path.home())]
+    secrets = [*places, "anneliese", TOKEN, "sprecherin", "aufnahme", "train[", "optimizer."]
+    for repo_id, revision in (("org/sere-de", "v1"), ("org/sere-de-test", "main")):
+        for name, content in world.hub.files(repo_id, revision).items():
+            assert not [secret for secret in secrets if secret.encode() in content], (repo_id, name)
 
 
 def test_card_is_complete_and_reads_back(world, german):
     found = card(world, "org/sere-de", "v1")
     assert ModelCard(str(found)).data.to_dict() == found.data.to_dict()
     data, results = found.data, json.loads((german / "results.json").read_text())
-    assert (data.pipeline_tag, data.library_name, data.language) == ("audio-classification", "transformers", ["de", "it"])
+    assert (data.pipeline_tag, data.library_name) == ("audio-classification", "transformers")
+    assert data.language == ["de", "it"]
     assert (data.datasets, data.base_model, data.license) == ([DATA], "org/tiny-encoder", "cc-by-4.0")
     over = next(result for result in data.eval_results if "mean over" in result.metric_name)
     assert over.metric_args["draws"] == 2 and over.metric_value == results["spread"]["uar_mean"]
@@ -334,7 +337,7 @@ def test_python_way_gives_a_complete_repository(world, german):
     assert auto_map["AutoModel"] == "modeling_sere.SereModel"
 
 
-def test_what_would_stop_a_push_is_said_before_the_work(world, german):
+def test_what_would_stop_a_push_is_said_before_the_work(world, pickled):
     world.hub.create("org/public")
     world.hub.repository("org/public").tags["v1"] = world.hub.repository("org/public").branches["main"]
     cases = {
@@ -346,10 +349,6 @@ def test_what_would_stop_a_push_is_said_before_the_work(world, german):
         "org/public exists and is public": (TOKEN, "org/public", True, None),
         "org/public already has the tag v1": (TOKEN, "org/public", False, "v1"),
     }
-    world.hub.create("org/pickled")
-    world.hub.repository("org/pickled").commit(
-        "main", {"config.json": world.hub.repository("org/sere-de").at("v1").files["config.json"]}, "hollow", "", "org"
-    )
     (world.root / "refused").mkdir()
     (world.root / "refused" / "cases.json").write_text(json.dumps(list(cases.values())))
     repositories = set(world.hub.repositories)
@@ -371,7 +370,7 @@ def test_no_network_is_one_sentence_and_nothing_is_written(world, tmp_path):
 
 def test_broken_push_leaves_both_sides_whole_and_says_how_to_go_on(world, second):
     sentence = second["error"].strip().splitlines()[-1]
-    assert f"the result is whole in {second['folder']}, push it later with: python -m modeling_sere.training.hub" in sentence
+    assert f"; the result is whole in {second['folder']}, push it later with: python -m modeling_sere" in sentence
     assert sentence.endswith("org/sere-de --private --tag v2") and "Traceback" not in second["error"]
     assert second["untouched"]
     assert second["output"] == f"Pushed to {world.hub.endpoint}/org/sere-de\n"
@@ -407,13 +406,14 @@ def test_fine_tune_carries_its_own_code(world, pulled, adapted):
     assert "--" not in json.dumps(config["auto_map"]) + config["custom_pipelines"]["audio-classification"]["impl"]
     assert set(world.hub.files("org/sere-de-test")) == PUSHED
     module = pulled["online"]["modules"]["org/sere-de-test"]
-    assert "sere_hyphen_de_hyphen_test" in module or "sere-de-test" in module
+    assert "sere_hyphen_de_hyphen_test" in module
 
 
 def test_offline_from_the_cache(pulled):
     assert pulled["asked"] == 0
-    for part in ("logits", "base", "scores"):
+    for part in ("logits", "base"):
         torch.testing.assert_close(pulled["offline"][part], pulled["online"][part], atol=0, rtol=0)
+    assert pulled["offline"]["scores"] == pulled["online"]["scores"]
 
 
 def test_private_without_a_token_and_a_pickle_are_refused(pulled):

@@ -70,7 +70,7 @@ class SereArguments:
     hub_model_id: str | None = _option(None, "Its name there: owner/name.")
     hub_private: bool = _option(False, "In a private repository.")
     hub_revision_tag: str | None = _option(None, "Tag of the commit, for example v1.")
-    license: str | None = _option(None, "Licence of the checkpoint (default: what the licences of the data leave open).")
+    license: str | None = _option(None, "Licence of the checkpoint (default: as the licences of the data allow).")
 
     cache_dir: str = _option(str(DEFAULT_CACHE), "Feature cache.")
     resume: bool = _option(False, "Go on with an unfinished run in --output_dir.")

@@ -30,7 +30,7 @@ def corpus_card(source: str) -> CorpusCard:
     except (FileNotFoundError, EntryNotFoundError):
         return CorpusCard()
     except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"README.md of {source}: the metadata between its lines of dashes is not YAML, mend it") from error
+        raise DataError(f"README.md of {source}: what is between its lines of dashes is not YAML, mend it") from error
     return CorpusCard(_only(metadata.get("license")), _only(metadata.get("language")))
 
 

@@ -51,7 +51,7 @@ class Destination:
             # None: the default of the organisation, which may be private
             api.create_repo(self.repo_id, private=self.private or None, exist_ok=True)
             if self.private and not api.model_info(self.repo_id).private:
-                raise DataError(f"{self.repo_id} exists and is public: make it private on the Hub, or choose another name")
+                raise DataError(f"{self.repo_id} exists and is public: make it private there, or choose another name")
             if self.tag in [tag.name for tag in api.list_repo_refs(self.repo_id).tags]:
                 raise DataError(f"{self.repo_id} already has the tag {self.tag}: choose another --hub_revision_tag")
 

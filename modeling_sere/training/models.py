@@ -77,14 +77,14 @@ def load_checkpoint(arguments: SereArguments) -> SereForAudioClassification:
         kind = SereConfig.get_config_dict(arguments.model, revision=arguments.model_revision)[0].get("model_type")
         if kind != SereConfig.model_type:
             raise DataError(
-                f"--model {arguments.model} is of type {kind}, not a SERE model: give it as --encoder if it is an encoder."
+                f"--model {arguments.model} is of type {kind}, not a SERE model: give an encoder as --encoder."
             )
         return SereForAudioClassification.from_pretrained(
             arguments.model, revision=arguments.model_revision, dtype=torch.float32
         )
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"--model {arguments.model} cannot be loaded: {first_line(error)}") from error
 
 

@@ -128,10 +128,11 @@ def table(results: dict) -> str:
             ("the saved model, one clip at a time", results["uar_single_clip"]),
             *rows,
         ]
-    drawn = "source-free" if results["source_free"] else f"seed {results['seed']}"
+    source, drawn = results["source"] or "unknown source", f"seed {results['seed']}"
     lines = [
-        f"{results['source'] or 'unknown source'} -> {results['target']}, {results['shots']} shots per emotion, {drawn}, "
-        f"{results['setting']}, speaker ids: {'yes' if results['speaker_ids'] else 'no'}"
+        f"{source} -> {results['target']}, {results['shots']} shots per emotion, "
+        f"{'source-free' if results['source_free'] else drawn}, {results['setting']}, "
+        f"speaker ids: {'yes' if results['speaker_ids'] else 'no'}"
     ]
     lines += [f"  {name:<40} {100 * value:5.1f} % UAR" for name, value in rows if value is not None]
     spread = results.get("spread")
