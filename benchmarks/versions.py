@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, constants
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))  # for a run from any folder
-sys.path.append(str(ROOT / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from hub_server import HubServer
 
 from modeling_sere import SereConfig, SereForAudioClassification
 
+ROOT = Path(__file__).resolve().parents[1]
 TESTS = ["tests/test_loading.py", "tests/test_pipeline.py", "tests/test_root_files.py", "tests/test_hub.py"]
 PREDICT = ("torch", "soundfile", "soxr")
 TOKEN, REPOSITORY = "hf_versions", "org/sere-none"
