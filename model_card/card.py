@@ -233,7 +233,7 @@ def _about(results: Mapping, labels: list[str]) -> dict[str, Any]:
         "shared_audio": _shared_audio(same_audio),
         "parameters": _parameters(results.get("parameters")),
         "encoder_weights": "" if encoder == NO_ENCODER else f"the encoder ({encoder}), ",
-        "encoder_licence": "" if encoder == NO_ENCODER else " and with the encoder",
+        "encoder_licence": _foreign_part(results, encoder),
     }
 
 
@@ -281,7 +281,7 @@ def _making(results: Mapping) -> dict[str, Any]:
         "target_licence": target,
         "own_licence": f"The checkpoint itself is published under: {own}."
         if own
-        else f"`license: {joint}` above is the one of these licences whose conditions include all others'."
+        else f"`license: {joint}` above is the one of these licences whose conditions cover those of all."
         if joint
         else "No licence of its own is stated for the checkpoint, and the licences of its data leave no certain one, "
         "hence `license: other` above.",
@@ -341,6 +341,14 @@ def _encoder(results: Mapping) -> str:
     if not _is_hub_id(base_model):
         return name or NOT_RECORDED
     return base_model if name in (None, base_model, base_model.split("/")[1]) else f"{name}, from {base_model}"
+
+
+def _foreign_part(results: Mapping, encoder: str) -> str:
+    """What else the checkpoint is made of, whose terms count too."""
+    base = results.get("base_model")
+    if _is_hub_id(base):
+        return f" and with [{base}](https://huggingface.co/{base})"
+    return "" if encoder == NO_ENCODER else " and with the encoder"
 
 
 def _start(results: Mapping) -> str:
