@@ -193,10 +193,9 @@ def rows(language: str, seed: int, count: int = 3) -> Dataset:
 def world(tmp_path_factory, encoder_config):
     """A private dataset with several configurations and splits, and a tiny encoder, are on the Hub already."""
     root = tmp_path_factory.mktemp("world")
-    patch = pytest.MonkeyPatch()
-    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    patch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with HubServer(USERS) as hub:
+    with HubServer(USERS) as hub, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
         api = HfApi(endpoint=hub.endpoint, token=TOKEN)
         for path, data in {
             "de/train": rows("de", 1), "de/test": rows("de", 2, 1), "it/train": rows("it", 3),
@@ -211,7 +210,7 @@ def world(tmp_path_factory, encoder_config):
         Wav2Vec2FeatureExtractor().save_pretrained(root / "encoder")
         api.create_repo("org/tiny-encoder")
         api.upload_folder(repo_id="org/tiny-encoder", folder_path=root / "encoder")
-        patch.undo()
+        patch.undo()  # the tests themselves speak to the Hub from other processes
         yield World(hub, root)
 
 
@@ -348,11 +347,17 @@ def test_what_would_stop_a_push_is_said_before_the_work(world, pickled):
         "org/public belongs to org, where bo may not write": (STRANGER, "org/public", False, None),
         "org/public exists and is public": (TOKEN, "org/public", True, None),
         "org/public already has the tag v1": (TOKEN, "org/public", False, "v1"),
+        "the Hub forbids writing to org/x: give the token that right": (TOKEN, "org/x", False, None),
+        "the Hub answers 500 (Injected failure)": (TOKEN, "org/x", False, None),
     }
+    creation = r"POST /api/repos/create"  # the two before come to this point too
+    world.hub.fail(creation, after=2, times=1, status=403)  # as to a token for other repositories
+    world.hub.fail(creation, after=2, times=1, status=500)
     (world.root / "refused").mkdir()
     (world.root / "refused" / "cases.json").write_text(json.dumps(list(cases.values())))
     repositories = set(world.hub.repositories)
     said = json.loads(world.run("refused", "-c", REFUSALS))
+    world.hub.heal()
     expected = [*cases, "pickle", "org/tiny-encoder is of type wav2vec2, not a SERE model", "--model org/absent cannot"]
     assert len(said) == len(expected)
     for sentence, part in zip(said, expected, strict=True):
