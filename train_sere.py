@@ -4,6 +4,7 @@
     accelerate launch train_sere.py                                     # the sample in samples/, no download
     accelerate launch train_sere.py --encoder microsoft/wavlm-base --source emodb/ --target my_clips/ --output_dir out
     accelerate launch train_sere.py --model org/sere-wavlm --target my_clips/     # without source data
+    accelerate launch train_sere.py --push_to_hub --hub_model_id org/sere-mine --hub_revision_tag v1
     accelerate launch train_sere.py run.json                            # the same flags in one file
 
 A. read the arguments and the corpora  B. encode every clip once  C. draw the shots and organise  D. refine, and
@@ -25,8 +26,9 @@ from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
+from modeling_sere.training.corpus_card import corpus_facts
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
-from modeling_sere.training.description import describe, source_facts
+from modeling_sere.training.description import describe
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import FeatureExtraction
@@ -96,11 +98,12 @@ def main():
     checkpoint = None if arguments.model is None else load_checkpoint(arguments)
     source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint)
     speaker_ids = arguments.speaker_ids and target_corpus.has_speakers
+    target_facts = corpus_facts(target_corpus, arguments.target)
     if source_corpus is None:  # the labelled clips travelled in the model
         sources = Sources(checkpoint, labels)
         origin = {"num_sources": len(sources)}
     else:
-        origin = {"source_corpus": source_facts(source_corpus, arguments.source)}
+        origin = {"source_corpus": corpus_facts(source_corpus, arguments.source)}
     if checkpoint is None:
         model = build_model(arguments, labels, speaker_ids, **origin)
     else:
@@ -171,7 +174,7 @@ def main():
         return
 
     # E. Score on the target
-    results = describe(arguments, model.config, source, target, target_corpus)
+    results = describe(arguments, model.config, source, target, target_facts)
     if source_corpus is not None:
         results["shot_files"] = source.names(shots)
         results["same_audio_in_both"] = outputs.same_audio(source, target)

@@ -131,8 +131,11 @@ class SerePreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
-        """The last step of `push_to_hub`, one commit: transformers' empty card makes way for one of this model."""
-        put_card(working_dir, repo_id, self.name_or_path, self.config.labels)
+        """The one commit of `push_to_hub`; before it transformers' empty card makes way for one of this model.
+
+        There is no public place between its saving and its uploading.
+        """
+        put_card(working_dir, repo_id, self.name_or_path, self.config.labels, self.config.source_corpus)
         return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 

@@ -27,7 +27,7 @@ def put(tmp_path):
         folder = tmp_path / "upload"
         folder.mkdir()
         (folder / WEIGHTS).write_bytes(weights)
-        put_card(folder, "org/name", str(origin), LABELS)
+        put_card(folder, "org/name", str(origin), LABELS, {"name": "emodb", "license": "mit"})
         return folder
 
     return put
@@ -43,6 +43,7 @@ def test_weights_changed_since_do_not(run, put):
     folder = put(b"Weights", run)
     card = ModelCard.load(folder / "README.md")
     assert "not measured" in card.text and "anger, fear" in card.text and str(run) not in str(card)
+    assert "Corpus of its labelled clips: name emodb, license mit." in card.text
     assert card.data.base_model is None
     assert not (folder / "plots").exists()
 
@@ -59,3 +60,9 @@ def test_card_names_the_model_on_the_hub_it_was_made_from(put, origin, base_mode
     assert (card.data.license, card.data.pipeline_tag) == ("other", "audio-classification")
     assert ("It was made from" in card.text) == (base_model is not None)
     assert 'model="org/name"' in card.text
+
+
+def test_folder_that_was_saved_over_does_not_keep_its_card(run):
+    put_card(run, "org/name", str(run), LABELS, {})
+    text = (run / "README.md").read_text()
+    assert "not measured" in text and "labelled clips: not recorded" in text

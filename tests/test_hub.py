@@ -1,7 +1,6 @@
 """By name, from the Hub, both ways: the real clients, HTTP, and a fresh process for everybody who pushes or pulls."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +14,6 @@ from hub_server import HubServer
 from huggingface_hub import HfApi, ModelCard, constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
-
-from modeling_sere.training.corpus_card import corpus_card
-from modeling_sere.training.data import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN, STRANGER, READER = "hf_anneliese_secret", "hf_bo", "hf_anneliese_reads"
@@ -73,7 +69,7 @@ offline = os.environ.get("HF_HUB_OFFLINE") == "1"
 clips = torch.load("given.pt")
 seen = {"logits": {}, "base": {}, "scores": {}, "errors": {}, "modules": {}}
 for name, options in json.loads(sys.argv[1]):
-    case = " ".join([name, *options.values()])
+    case = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
     model = AutoModelForAudioClassification.from_pretrained(name, trust_remote_code=True, **options).eval()
     with torch.inference_mode():
         seen["logits"][case] = [model(clip[None]).logits for clip in clips]
@@ -115,6 +111,7 @@ for name in ("org/from-folder", "org/changed", "org/sere-de"):
 REFUSALS = """
 import json, os
 from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.data import load_corpus
 from modeling_sere.training.hub import Destination
 from modeling_sere.training.models import load_checkpoint
 cases = json.load(open("cases.json"))
@@ -131,6 +128,11 @@ os.environ["HF_TOKEN"] = cases[-1][0]
 for name in ("org/pickled", "org/tiny-encoder", "org/absent"):
     try:
         load_checkpoint(SereArguments(model=name))
+    except ValueError as error:
+        said.append(f"{type(error).__name__}: {error}")
+for options in ({}, {"config": "de"}, {"config": "de", "split": "test", "token": False}):
+    try:
+        load_corpus("org/speech", **options)
     except ValueError as error:
         said.append(f"{type(error).__name__}: {error}")
 print(json.dumps(said))
@@ -258,6 +260,7 @@ def second(world, german) -> dict:
 CASES = [
     ("org/sere-de", {"revision": "v1"}),
     ("org/sere-de", {"revision": "v1", "code_revision": "v1"}),
+    ("org/sere-de", {"code_revision": "v1"}),
     ("org/sere-de", {}),
     ("org/sere-de-test", {}),
 ]
@@ -359,7 +362,10 @@ def test_what_would_stop_a_push_is_said_before_the_work(world, pickled):
     said = json.loads(world.run("refused", "-c", REFUSALS))
     world.hub.heal()
     expected = [*cases, "pickle", "org/tiny-encoder is of type wav2vec2, not a SERE model", "--model org/absent cannot"]
+    expected += ["org/speech is no local folder", "org/speech has the splits train, test: choose one"]
+    expected += ["it does not exist, or is private: check the name, or run `hf auth login`"]
     assert len(said) == len(expected)
+    assert "Config name is missing" in said[-3]
     for sentence, part in zip(said, expected, strict=True):
         assert sentence.startswith("DataError: ") and part in sentence and "\n" not in sentence
     assert set(world.hub.repositories) == repositories
@@ -390,20 +396,25 @@ def test_broken_push_leaves_both_sides_whole_and_says_how_to_go_on(world, second
 def test_loads_by_name_with_the_logits_of_the_trainer(world, pulled):
     trained = torch.load(world.root / "pusher" / "trained.pt")
     seen = pulled["online"]
-    for case in ("org/sere-de v1", "org/sere-de v1 v1"):
+    for case in ("org/sere-de revision=v1", "org/sere-de revision=v1 code_revision=v1"):
         torch.testing.assert_close(seen["logits"][case], trained, atol=1e-5, rtol=0)
     assert seen["classes"] == ["SereModel", "SereForAudioClassification", "SerePipeline"]
-    scores = {entry["label"]: entry["score"] for entry in seen["scores"]["org/sere-de v1"]}
+    scores = {entry["label"]: entry["score"] for entry in seen["scores"]["org/sere-de revision=v1"]}
     expected = dict(zip(sorted(SOUNDS), trained[0].softmax(1)[0].tolist(), strict=True))
     assert scores == pytest.approx(expected, abs=1e-5)
-    assert seen["base"]["org/sere-de v1"].shape[0] == 1
+    assert seen["base"]["org/sere-de revision=v1"].shape[0] == 1
 
 
 def test_pinned_revision_runs_the_first_code_after_a_second_push(pulled):
     seen = pulled["online"]
-    assert all(bool((logits == 7).all()) for logits in seen["logits"]["org/sere-de"])
-    assert not any(bool((logits == 7).any()) for logits in seen["logits"]["org/sere-de v1"])
-    assert seen["modules"]["org/sere-de"] != seen["modules"]["org/sere-de v1"]
+    newest, first, mixed = (
+        seen["logits"][f"org/sere-de{pin}"] for pin in ("", " revision=v1", " code_revision=v1")
+    )  # fmt: skip
+    assert all(bool((logits == 7).all()) for logits in newest)
+    for kept in (first, mixed):
+        assert not any(bool((logits == 7).any()) for logits in kept)
+    assert not torch.allclose(torch.cat(first), torch.cat(mixed))  # the first code on the second weights
+    assert seen["modules"]["org/sere-de"] != seen["modules"]["org/sere-de revision=v1"]
 
 
 def test_fine_tune_carries_its_own_code(world, pulled, adapted):
@@ -454,20 +465,3 @@ def test_source_free_adaptation_by_name(world, german, adapted):
     assert not torch.equal(first["sere.embedding.statistics"], second["sere.embedding.statistics"])
     encoder = [name for name in first if name.startswith("sere.encoder.")]
     assert encoder and all(torch.equal(first[name], second[name]) for name in encoder)
-
-
-def test_card_of_a_corpus(tmp_path):
-    assert corpus_card(str(tmp_path)) == (None, None)
-    (tmp_path / "README.md").write_text("# no metadata")
-    assert corpus_card(str(tmp_path)) == (None, None)
-    (tmp_path / "README.md").write_text("---\nlicense: mit\nlanguage: [de, it]\n---\n")
-    assert corpus_card(str(tmp_path)) == ("mit", None)
-    (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
-    with pytest.raises(DataError, match="README.md of .* is not YAML"):
-        corpus_card(str(tmp_path))
-
-
-def test_samples_say_their_language_and_licence():
-    for name, language in (("english", "en"), ("polish", "pl")):
-        assert corpus_card(str(ROOT / "samples" / name)) == ("cc-by-nc-sa-4.0", language)
-    assert re.search("CC BY-NC-SA 4.0", (ROOT / "samples" / "README.md").read_text())

@@ -312,12 +312,14 @@ def test_model_and_source_corpus(train_from, start, tmp_path, data):
     assert not torch.equal(first["source_embeddings"], second["source_embeddings"])
 
 
-def test_models_that_cannot_be_continued(train_from, start, tmp_path, encoder):
+def test_models_that_cannot_be_continued(train_from, start, tmp_path, data, encoder):
     shutil.copytree(start, tmp_path / "pickled")
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     bare = SereForAudioClassification.from_pretrained(start)
     bare.source_labels.fill_(-100)
     bare.save_pretrained(tmp_path / "bare")
+    bare.config.encoder_config, bare.config.encoder_layers = None, []
+    SereForAudioClassification(bare.config).save_pretrained(tmp_path / "deaf")
     for model, message in (
         (tmp_path / "pickled", "has no model.safetensors: SERE reads no other weights"),
         (tmp_path / "bare", "carries no labelled clip of anger: name a labelled corpus as --source"),
@@ -326,6 +328,8 @@ def test_models_that_cannot_be_continued(train_from, start, tmp_path, encoder):
     ):
         with pytest.raises(DataError, match=message):
             train_from(model=model)
+    with pytest.raises(DataError, match="deaf has no encoder: leave --train_encoder out"):
+        train_from(model=tmp_path / "deaf", source=data / "source", refine_steps=1, train_encoder="full")
     assert not (tmp_path / "run").exists()
 
 

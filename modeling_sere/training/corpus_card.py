@@ -1,39 +1,46 @@
 """The card (README.md) of a corpus: what it says of licence and language goes into the model's card."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError
 
-from modeling_sere.training.data import DataError
+from modeling_sere.training.data import Corpus, DataError
 
 
-class CorpusCard(NamedTuple):
-    """Licence (an id of the Hub's list) and language (a code); None where the card does not give just one."""
+def corpus_facts(corpus: Corpus, address: str) -> dict[str, str]:
+    """Name, language and licence of a corpus, as far as they are known.
 
-    license: str | None = None
-    language: str | None = None
-
-
-def corpus_card(source: str) -> CorpusCard:
-    """What is recorded beside a corpus: in the README.md of its folder, or in the card of its dataset on the Hub.
+    Args:
+        address: the folder or the dataset's id. A README.md there may give `language` and `license`; the corpus' own
+            column of languages goes first.
 
     Raises:
-        DataError: the card's metadata is not YAML.
+        DataError: what the README.md has between its lines of dashes is not YAML.
     """
-    folder = Path(source).expanduser()
+    card = _metadata(address)
+    facts = {
+        "name": corpus.name,
+        "language": corpus.language or _only(card.get("language")),
+        "license": _only(card.get("license")),
+    }
+    return {key: text for key, text in facts.items() if text is not None}
+
+
+def _metadata(address: str) -> dict:
+    """The card's, empty where there is none."""
+    folder = Path(address).expanduser()
     try:
-        path = folder / "README.md" if folder.is_dir() else hf_hub_download(source, "README.md", repo_type="dataset")
-        metadata = metadata_load(path) or {}
+        path = folder / "README.md" if folder.is_dir() else hf_hub_download(address, "README.md", repo_type="dataset")
+        return metadata_load(path) or {}
     except (FileNotFoundError, EntryNotFoundError):
-        return CorpusCard()
+        return {}
     except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"README.md of {source}: what is between its lines of dashes is not YAML, mend it") from error
-    return CorpusCard(_only(metadata.get("license")), _only(metadata.get("language")))
+        raise DataError(f"README.md of {address}: what is between its lines of dashes is not YAML, mend it") from error
 
 
 def _only(value) -> str | None:
+    """The one text that a card gives, if it gives just one."""
     values = value if isinstance(value, list) else [value]
     return values[0] if len(values) == 1 and isinstance(values[0], str) else None

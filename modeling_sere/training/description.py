@@ -5,34 +5,26 @@ from pathlib import Path
 
 from modeling_sere import SereConfig
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.corpus_card import corpus_card
-from modeling_sere.training.data import Corpus
 from modeling_sere.training.outputs import versions
 from modeling_sere.training.pool import Pool
 from modeling_sere.training.sources import Sources
 
 
-def source_facts(corpus: Corpus, address: str) -> dict[str, str]:
-    """Name, language and licence of a source corpus, as far as they are known: they travel with its labelled clips."""
-    card = corpus_card(address)
-    facts = {"name": corpus.name, "language": corpus.language or card.language, "license": card.license}
-    return {key: text for key, text in facts.items() if text is not None}
-
-
 def describe(
-    arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, corpus: Corpus
+    arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, target_facts: dict[str, str]
 ) -> dict:
     """The facts of a run.
 
     Args:
-        config: of the model. source, target: its clips. corpus: that of the target.
+        config: of the model, with the facts of its source corpus. source, target: its clips.
+        target_facts: what `corpus_facts` gives for the target.
     """
-    card, origin = corpus_card(arguments.target), config.source_corpus
+    origin = config.source_corpus
     return _of_source(arguments, source) | {
         "source": origin.get("name"), "target": target.name, "labels": target.labels, "chance": 1 / len(target.labels),
-        "source_language": origin.get("language"), "target_language": corpus.language or card.language,
-        "source_license": origin.get("license"), "target_license": card.license, "license": arguments.license,
-        "setting": arguments.setting, "speaker_ids": target.speaker_ids,
+        "source_language": origin.get("language"), "target_language": target_facts.get("language"),
+        "source_license": origin.get("license"), "target_license": target_facts.get("license"),
+        "license": arguments.license, "setting": arguments.setting, "speaker_ids": target.speaker_ids,
         "num_source_clips": len(source), "num_target_clips": len(target),
         "skipped_clips": [asdict(clip) for clip in source.skipped + target.skipped],
         "model_id": arguments.hub_model_id, **_start(arguments, config),

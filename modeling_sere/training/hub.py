@@ -6,6 +6,7 @@ A run that could not be pushed at its end is whole on the disk; this pushes it l
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,8 +64,9 @@ class Destination:
         Raises:
             DataError: what went wrong, that the folder is whole, and how to push it later.
         """
-        api, later = HfApi(), f"python -m modeling_sere.training.hub {folder} {self.repo_id}"
-        later += " --private" * self.private + (f" --tag {self.tag}" if self.tag else "")
+        options = ["--private"] * self.private + (["--tag", self.tag] if self.tag else [])
+        later = shlex.join(["python", "-m", "modeling_sere.training.hub", str(folder), self.repo_id, *options])
+        api = HfApi()
         with self._explained(f"; the result is whole in {folder}, push it later with: {later}"):
             card = folder / "README.md"
             card.write_text(named(card.read_text(encoding="utf-8"), self.repo_id), encoding="utf-8")
@@ -79,7 +81,7 @@ class Destination:
     def _check_rights(self, user: dict) -> None:
         """Before create_repo, which takes the existence of somebody else's repository for success."""
         owner = self.repo_id.split("/")[0]
-        roles = {org["name"]: org.get("roleInOrg") for org in user["orgs"]}
+        roles = {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
         if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise DataError(f"the token of {user['name']} may only read: make one that may write, {_tokens()}")
         if owner != user["name"] and roles.get(owner, "read") == "read":
