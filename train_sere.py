@@ -26,15 +26,15 @@ from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
-from modeling_sere.training.corpus_card import corpus_facts
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
-from modeling_sere.training.description import describe
+from modeling_sere.training.description import describe, origins
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import FeatureExtraction
 from modeling_sere.training.hub import Destination
 from modeling_sere.training.models import build_model, continue_model, load_checkpoint
 from modeling_sere.training.pool import Pool, kept_clips
+from modeling_sere.training.provenance import corpus_facts
 from modeling_sere.training.refinement import refine
 from modeling_sere.training.sources import Sources
 from modeling_sere.training.tracking import recorded, trackers
@@ -98,16 +98,16 @@ def main():
     checkpoint = None if arguments.model is None else load_checkpoint(arguments)
     source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint)
     speaker_ids = arguments.speaker_ids and target_corpus.has_speakers
-    target_facts = corpus_facts(target_corpus, arguments.target)
     if source_corpus is None:  # the labelled clips travelled in the model
         sources = Sources(checkpoint, labels)
-        origin = {"num_sources": len(sources)}
+        carried = {"num_sources": len(sources)}
     else:
-        origin = {"source_corpus": corpus_facts(source_corpus, arguments.source)}
+        carried = {"source_corpus": corpus_facts(source_corpus, arguments.source)}
     if checkpoint is None:
-        model = build_model(arguments, labels, speaker_ids, **origin)
+        model = build_model(arguments, labels, speaker_ids, **carried)
     else:
-        model = continue_model(checkpoint, arguments, labels, speaker_ids, **origin)
+        model = continue_model(checkpoint, arguments, labels, speaker_ids, **carried)
+    origin = origins(arguments, model.config, corpus_facts(target_corpus, arguments.target))
     destination = None
     if arguments.push_to_hub and accelerator.is_main_process:
         destination = Destination(arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag)
@@ -174,7 +174,7 @@ def main():
         return
 
     # E. Score on the target
-    results = describe(arguments, model.config, source, target, target_facts)
+    results = describe(arguments, model.config, source, target, origin)
     if source_corpus is not None:
         results["shot_files"] = source.names(shots)
         results["same_audio_in_both"] = outputs.same_audio(source, target)

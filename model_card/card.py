@@ -155,8 +155,13 @@ def _front_matter(results: Mapping, name: str) -> ModelCardData:
 
 def _licence(results: Mapping) -> str | None:
     """The checkpoint's own licence, or else the one that the licences of its data leave open."""
-    data = [_text(results.get(key)) for key in ("source_license", "target_license")]
-    return _text(results.get("license")) or joint_licence(data)
+    parts = ["source_license", "target_license"] + ["base_license"] * _has_base(results)
+    return _text(results.get("license")) or joint_licence([_text(results.get(key)) for key in parts])
+
+
+def _has_base(results: Mapping) -> bool:
+    """Whether the checkpoint began with another model, if only an encoder."""
+    return any(results.get(key) for key in ("encoder", "base_model", "source_free"))
 
 
 def _over_draws(results: Mapping) -> dict | None:
@@ -271,14 +276,15 @@ def _calibration(calibration: Mapping) -> str:
 
 def _making(results: Mapping) -> dict[str, Any]:
     """Licences, cost and versions."""
-    data = (_text(results.get(key)) for key in ("source_license", "target_license"))
-    source, target = (NOT_RECORDED if licence is None else consequence(licence) for licence in data)
+    parts = (_text(results.get(key)) for key in ("source_license", "target_license", "base_license"))
+    source, target, base = (NOT_RECORDED if licence is None else consequence(licence) for licence in parts)
     own, joint = _text(results.get("license")), _licence(results)
     seconds = [(_text(stage), _number(value)) for stage, value in (results.get("seconds") or {}).items()]
     versions = [f"{_text(package)} {_text(version)}" for package, version in (results.get("versions") or {}).items()]
     return {
         "source_licence": source,
         "target_licence": target,
+        "base_licence": f" The model it began with: {base}." if _has_base(results) else "",
         "own_licence": f"The checkpoint itself is published under: {own}."
         if own
         else f"`license: {joint}` above is the one of these licences whose conditions cover those of all."

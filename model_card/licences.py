@@ -34,7 +34,7 @@ def joint_licence(licences: list[str | None]) -> str | None:
     """The one of these licences whose conditions include all others', or None where no such one is certain.
 
     A licence that is missing or not known, works of which no derivatives may be shared, and two different share-alike
-    licences leave no certain one.
+    licences leave no certain one. Attribution in the sense of CC BY covers the notices that licences of code ask for.
     """
     known = {licence: conditions(licence) for licence in licences if licence is not None}
     if None in licences or None in known.values() or any("nd" in each for each in known.values()):
@@ -42,4 +42,6 @@ def joint_licence(licences: list[str | None]) -> str | None:
     alike = {licence for licence, each in known.items() if "sa" in each}
     everything = set().union(*known.values())
     widest = [licence for licence, each in known.items() if set(each) == everything and alike <= {licence}]
-    return widest[0] if widest else None
+    if len(widest) > 1:
+        widest = [licence for licence in widest if licence.startswith("cc-by")]
+    return widest[0] if len(widest) == 1 else None

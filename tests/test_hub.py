@@ -210,6 +210,7 @@ def world(tmp_path_factory, encoder_config):
         torch.manual_seed(0)
         AutoModel.from_config(encoder_config("wav2vec2")).save_pretrained(root / "encoder")
         Wav2Vec2FeatureExtractor().save_pretrained(root / "encoder")
+        (root / "encoder" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Tiny encoder\n")
         api.create_repo("org/tiny-encoder")
         api.upload_folder(repo_id="org/tiny-encoder", folder_path=root / "encoder")
         patch.undo()  # the tests themselves speak to the Hub from other processes
@@ -456,7 +457,7 @@ def test_source_free_adaptation_by_name(world, german, adapted):
     assert results["source_free"] and results["num_source_clips"] == 6 and results["num_target_clips"] == 6
     assert "spread" not in results and results["base_model"] == "org/sere-de"
     found = card(world, "org/sere-de-test")
-    assert found.data.base_model == "org/sere-de" and found.data.datasets == [DATA]
+    assert (found.data.base_model, found.data.datasets, found.data.license) == ("org/sere-de", [DATA], "cc-by-4.0")
     assert "without source data" in found.text and "holds no audio" in found.text
     assert "draws of the shots, mean and standard deviation | not measured" in found.text
     first, second = (load_file(folder / "model.safetensors") for folder in (german, adapted))

@@ -236,19 +236,29 @@ def test_without_source_data_it_says_where_the_labelled_clips_came_from(results,
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "licence", "said"),
+    ("source", "target", "base", "licence", "said"),
     [
-        ("cc-by-nc-sa-4.0", "cc-by-4.0", "cc-by-nc-sa-4.0", "attribution, no commercial use, share alike"),
-        ("cc0-1.0", "mit", "mit", "cc0-1.0 (no conditions)"),
-        ("cc-by-sa-4.0", "cc-by-nc-4.0", "other", "no certain one"),  # no licence has both sets of conditions
-        ("cc-by-sa-4.0", "cc-by-nc-sa-4.0", "other", "no certain one"),  # each asks for itself
-        ("cc-by-nd-4.0", "cc-by-nd-4.0", "other", "no derivatives"),
-        ("my-own", "mit", "other", "my-own (its conditions are not known to this card"),
-        (None, "mit", "other", "Source data: not recorded"),
+        ("cc-by-nc-sa-4.0", "cc-by-4.0", "mit", "cc-by-nc-sa-4.0", "attribution, no commercial use, share alike"),
+        ("cc-by-4.0", "cc-by-4.0", "apache-2.0", "cc-by-4.0", "The model it began with: apache-2.0 (attribution)"),
+        ("cc0-1.0", "mit", "mit", "mit", "cc0-1.0 (no conditions)"),
+        ("cc-by-4.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-4.0", "began with: cc-by-nc-4.0"),
+        ("cc-by-4.0", "cc-by-4.0", None, "other", "The model it began with: not recorded."),
+        ("cc-by-3.0", "cc-by-4.0", "mit", "other", "no certain one"),  # which of the two is the recipient's choice
+        ("cc-by-sa-4.0", "cc-by-nc-4.0", "mit", "other", "no certain one"),  # no licence has both sets of conditions
+        ("cc-by-sa-4.0", "cc-by-nc-sa-4.0", "mit", "other", "no certain one"),  # each asks for itself
+        ("cc-by-nd-4.0", "cc-by-nd-4.0", "mit", "other", "no derivatives"),
+        ("my-own", "mit", "mit", "other", "my-own (its conditions are not known to this card"),
+        (None, "mit", "mit", "other", "Source data: not recorded"),
     ],
 )
-def test_licence_has_the_consequences_of_the_data(results, tmp_path, source, target, licence, said):
-    card = ModelCard.load(write_card(results | {"source_license": source, "target_license": target}, tmp_path))
+def test_licence_has_the_consequences_of_data_and_base_model(results, tmp_path, source, target, base, licence, said):
+    results |= {"source_license": source, "target_license": target, "base_license": base, "confusion": None}
+    card = ModelCard.load(write_card(results, tmp_path))
     assert (card.data.license, said in card.text) == (licence, True)
-    own = results | {"source_license": source, "target_license": target, "license": "cc-by-nc-4.0"}
-    assert ModelCard.load(write_card(own, tmp_path)).data.license == "cc-by-nc-4.0"
+    assert ModelCard.load(write_card(results | {"license": "cc-by-nc-4.0"}, tmp_path)).data.license == "cc-by-nc-4.0"
+
+
+def test_licence_without_a_base_model(results, tmp_path):
+    results |= {"encoder": None, "base_model": None, "source_license": "mit", "target_license": "cc-by-4.0"}
+    card = ModelCard.load(write_card(results, tmp_path))
+    assert card.data.license == "cc-by-4.0" and "began with" not in card.text

@@ -7,29 +7,53 @@ from modeling_sere import SereConfig
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.outputs import versions
 from modeling_sere.training.pool import Pool
+from modeling_sere.training.provenance import model_license
 from modeling_sere.training.sources import Sources
 
 
 def describe(
-    arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, target_facts: dict[str, str]
+    arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, origin: dict
 ) -> dict:
     """The facts of a run.
 
     Args:
-        config: of the model, with the facts of its source corpus. source, target: its clips.
-        target_facts: what `corpus_facts` gives for the target.
+        config: of the model. source, target: its clips. origin: what `origins` gives.
     """
-    origin = config.source_corpus
-    return _of_source(arguments, source) | {
-        "source": origin.get("name"), "target": target.name, "labels": target.labels, "chance": 1 / len(target.labels),
-        "source_language": origin.get("language"), "target_language": target_facts.get("language"),
-        "source_license": origin.get("license"), "target_license": target_facts.get("license"),
-        "license": arguments.license, "setting": arguments.setting, "speaker_ids": target.speaker_ids,
-        "num_source_clips": len(source), "num_target_clips": len(target),
+    return origin | _of_source(arguments, source) | {
+        "labels": target.labels, "chance": 1 / len(target.labels), "setting": arguments.setting,
+        "speaker_ids": target.speaker_ids, "num_source_clips": len(source), "num_target_clips": len(target),
         "skipped_clips": [asdict(clip) for clip in source.skipped + target.skipped],
-        "model_id": arguments.hub_model_id, **_start(arguments, config),
+        "license": arguments.license, "model_id": arguments.hub_model_id,
         "parameters": {"prior_weight": config.prior_weight, "field_balance": config.field_balance},
         "refine_steps": arguments.refine_steps, "train_encoder": arguments.train_encoder, "versions": versions(),
+    }  # fmt: skip
+
+
+def origins(arguments: SereArguments, config: SereConfig, target: dict[str, str]) -> dict:
+    """Names, languages and licences of what the model is made from, read before any work is done.
+
+    Args:
+        config: of the model, with the facts of its source corpus. target: what `corpus_facts` gives for the target.
+
+    Raises:
+        DataError: a card that cannot be read.
+    """
+    encoder, start, revision = None, None, None
+    if arguments.model is not None:
+        encoder, start = config.encoder_config and config.encoder_config.model_type, arguments.model
+        revision = arguments.model_revision
+    elif arguments.encoder != "none":
+        encoder, start, revision = Path(arguments.encoder).name, arguments.encoder, arguments.encoder_revision
+    facts = {
+        f"{side}_{key}": known.get(key)
+        for side, known in (("source", config.source_corpus), ("target", target))
+        for key in ("language", "license")
+    }
+    return facts | {
+        "source": config.source_corpus.get("name"), "target": target["name"], "encoder": encoder,
+        # a folder's name is nobody else's business
+        "base_model": None if start is None or Path(start).exists() else start,
+        "base_license": None if start is None else model_license(start, revision),
     }  # fmt: skip
 
 
@@ -43,13 +67,3 @@ def _of_source(arguments: SereArguments, source: Pool | Sources) -> dict:
         "num_unlabelled_source": len(source) - labelled, "source_speaker_ids": source.speaker_ids,
     }  # fmt: skip
 
-
-def _start(arguments: SereArguments, config: SereConfig) -> dict:
-    """The encoder, and the model on the Hub that this one was made from; a folder's name is nobody else's business."""
-    if arguments.model is not None:
-        encoder, start = config.encoder_config and config.encoder_config.model_type, arguments.model
-    elif arguments.encoder != "none":
-        encoder, start = Path(arguments.encoder).name, arguments.encoder
-    else:
-        encoder, start = None, None
-    return {"encoder": encoder, "base_model": None if start is None or Path(start).exists() else start}

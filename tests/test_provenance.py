@@ -1,11 +1,11 @@
-"""What the card of a corpus gives: language and licence, where it gives just one."""
+"""What the cards of corpora and models give: language and licence, where they give just one."""
 
 from pathlib import Path
 
 import pytest
 
-from modeling_sere.training.corpus_card import corpus_facts
 from modeling_sere.training.data import Clip, Corpus, DataError, load_corpus
+from modeling_sere.training.provenance import corpus_facts, model_license
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,3 +40,9 @@ def test_samples_say_their_terms(name, language):
     found = corpus_facts(load_corpus(folder), str(folder))
     assert found == {"name": name, "language": language, "license": "cc-by-nc-sa-4.0"}
     assert "CC BY-NC-SA 4.0" in (ROOT / "samples" / "README.md").read_text()
+
+
+def test_licence_of_a_model(tmp_path):
+    assert model_license(str(tmp_path), None) is None
+    (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    assert model_license(str(tmp_path), None) == "apache-2.0"

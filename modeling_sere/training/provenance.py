@@ -1,4 +1,4 @@
-"""The card (README.md) of a corpus: what it says of licence and language goes into the model's card."""
+"""Where data and models come from: what their cards (README.md) say of language and licence."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def corpus_facts(corpus: Corpus, address: str) -> dict[str, str]:
     Raises:
         DataError: what the README.md has between its lines of dashes is not YAML.
     """
-    card = _metadata(address)
+    card = _metadata(address, "dataset")
     facts = {
         "name": corpus.name,
         "language": corpus.language or _only(card.get("language")),
@@ -28,11 +28,17 @@ def corpus_facts(corpus: Corpus, address: str) -> dict[str, str]:
     return {key: text for key, text in facts.items() if text is not None}
 
 
-def _metadata(address: str) -> dict:
+def model_license(address: str, revision: str | None) -> str | None:
+    """Licence of a model, in a folder or on the Hub, if its card gives just one. Raises as `corpus_facts`."""
+    return _only(_metadata(address, "model", revision).get("license"))
+
+
+def _metadata(address: str, kind: str, revision: str | None = None) -> dict:
     """The card's, empty where there is none."""
-    folder = Path(address).expanduser()
+    path = Path(address).expanduser() / "README.md"
     try:
-        path = folder / "README.md" if folder.is_dir() else hf_hub_download(address, "README.md", repo_type="dataset")
+        if not path.parent.is_dir():
+            path = hf_hub_download(address, "README.md", repo_type=kind, revision=revision)
         return metadata_load(path) or {}
     except (FileNotFoundError, EntryNotFoundError):
         return {}
