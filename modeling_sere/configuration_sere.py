@@ -106,6 +106,8 @@ class SereConfig(PreTrainedConfig):
         self.view_dropout = view_dropout
         self.num_sources = num_sources
         self.source_corpus = {} if source_corpus is None else source_corpus
+        if kwargs.get("transformers_weights") is not None:  # transformers would read that file, which may be a pickle
+            raise ValueError("transformers_weights must not be set: the weights of SERE are in model.safetensors.")
         if not isinstance(kwargs.get("id2label", {}), (dict, type(None))):
             raise ValueError(f"id2label must map 0, 1, ... to emotions, not be {kwargs['id2label']!r}.")
         super().__init__(**kwargs)

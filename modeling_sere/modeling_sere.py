@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from .card_sere import put_card
 from .configuration_sere import NUM_CUES, SereConfig
@@ -93,20 +93,21 @@ class SerePreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As in transformers, but from safetensors files only: reading a pickle can run whatever code is in it.
+        """As in transformers, but from `model.safetensors` only: reading a pickle can run whatever code is in it.
+
+        An index of several files is not followed, as it may name pickles.
 
         Raises:
-            OSError: there are no weights in safetensors, or the repository cannot be reached.
+            OSError: there is no such file, or the repository cannot be reached.
         """
         name = pretrained_model_name_or_path
         if name is not None:
             options = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
             place = {option: kwargs[option] for option in options if kwargs.get(option) is not None}
-            place["_raise_exceptions_for_missing_entries"] = False
-            if not any(cached_file(name, file, **place) for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
+            if cached_file(name, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **place) is None:
                 raise OSError(
                     f"{name} has no {SAFE_WEIGHTS_NAME}: SERE reads no other weights, as a pickle (pytorch_model.bin) "
-                    "can run code; ask its owner to save it as safetensors."
+                    "can run code; ask its owner to save it as safetensors, in one file."
                 )
         return super().from_pretrained(name, *model_args, **{**kwargs, "use_safetensors": True})
 

@@ -243,3 +243,8 @@ def test_source_corpus_holds_texts_of_known_names():
     for wrong in ({"speakers": "11"}, {"name": None}, "emodb", ["emodb"]):
         with pytest.raises(ValueError, match="source_corpus"):
             SereConfig(source_corpus=wrong)
+
+
+def test_no_other_file_of_weights():
+    with pytest.raises(ValueError, match="transformers_weights must not be set"):
+        SereConfig(transformers_weights="adapter_model.bin")

@@ -23,7 +23,7 @@ def describe(
         "labels": target.labels, "chance": 1 / len(target.labels), "setting": arguments.setting,
         "speaker_ids": target.speaker_ids, "num_source_clips": len(source), "num_target_clips": len(target),
         "skipped_clips": [asdict(clip) for clip in source.skipped + target.skipped],
-        "license": arguments.license, "model_id": arguments.hub_model_id,
+        "license": arguments.license,
         "parameters": {"prior_weight": config.prior_weight, "field_balance": config.field_balance},
         "refine_steps": arguments.refine_steps, "train_encoder": arguments.train_encoder, "versions": versions(),
     }  # fmt: skip

@@ -6,6 +6,7 @@ A run that could not be pushed at its end is whole on the disk; this pushes it l
 """
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from modeling_sere.card_sere import named
@@ -22,8 +23,8 @@ from modeling_sere.training.data import DataError
 
 # what of an output folder goes to the Hub; results.json stays, as it names clips
 PUSHED = ("README.md", "config.json", "preprocessor_config.json", "model.safetensors", "*.py", "plots/*.png")
-# what an earlier push may have left there that this one does not replace
-STALE = ("*.py", "*.safetensors", "*.bin", "*.json", "plots/*.png")
+# what an earlier push may have left there, and goes unless this one replaces it
+STALE = re.compile(r"[^/]+\.(py|json|safetensors|bin)|plots/[^/]+\.png")
 MESSAGE = "SERE model, code and card"
 
 
@@ -68,15 +69,20 @@ class Destination:
         later = shlex.join(["python", "-m", "modeling_sere.training.hub", str(folder), self.repo_id, *options])
         api = HfApi()
         with self._explained(f"; the result is whole in {folder}, push it later with: {later}"):
-            card = folder / "README.md"
-            card.write_text(named(card.read_text(encoding="utf-8"), self.repo_id), encoding="utf-8")
-            commit = api.upload_folder(
-                repo_id=self.repo_id, folder_path=folder, commit_message=MESSAGE,
-                allow_patterns=list(PUSHED), delete_patterns=list(STALE),
-            )  # fmt: skip
+            commit = api.create_commit(self.repo_id, self._operations(api, folder), commit_message=MESSAGE)
             if self.tag:
                 api.create_tag(self.repo_id, tag=self.tag, revision=commit.oid)
         return f"{constants.ENDPOINT}/{self.repo_id}"
+
+    def _operations(self, api: HfApi, folder: Path) -> list[CommitOperationAdd | CommitOperationDelete]:
+        """Add what is published, the card with the repository's name in its examples, and delete what is stale."""
+        files = {path.relative_to(folder).as_posix(): path for kind in PUSHED for path in folder.glob(kind)}
+        content = files | {"README.md": named(files["README.md"].read_text(encoding="utf-8"), self.repo_id).encode()}
+        stale = [name for name in api.list_repo_files(self.repo_id) if STALE.fullmatch(name) and name not in files]
+        return [
+            *(CommitOperationAdd(name, source) for name, source in content.items()),
+            *(CommitOperationDelete(name) for name in stale),
+        ]
 
     def _check_rights(self, user: dict) -> None:
         """Before create_repo, which takes the existence of somebody else's repository for success."""
