@@ -15,6 +15,8 @@ from huggingface_hub import HfApi, ModelCard, constants
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
+from modeling_sere.training import hub
+
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN, STRANGER, READER = "hf_anneliese_secret", "hf_bo", "hf_anneliese_reads"
 USERS = {
@@ -142,8 +144,8 @@ print(json.dumps(said))
 class World:
     """The Hub, a folder per person and what they left there."""
 
-    def __init__(self, hub: HubServer, root: Path):
-        self.hub, self.root = hub, root
+    def __init__(self, server: HubServer, root: Path):
+        self.hub, self.root = server, root
 
     def run(self, person: str, *command: str, token: str | None = TOKEN, status: int = 0, **variables) -> str:
         """Output of a fresh process; its caches are those of the person."""
@@ -195,10 +197,10 @@ def rows(language: str, seed: int, count: int = 3) -> Dataset:
 def world(tmp_path_factory, encoder_config):
     """A private dataset with several configurations and splits, and a tiny encoder, are on the Hub already."""
     root = tmp_path_factory.mktemp("world")
-    with HubServer(USERS) as hub, pytest.MonkeyPatch.context() as patch:
+    with HubServer(USERS) as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        api = HfApi(endpoint=hub.endpoint, token=TOKEN)
+        api = HfApi(endpoint=server.endpoint, token=TOKEN)
         for path, data in {
             "de/train": rows("de", 1), "de/test": rows("de", 2, 1), "it/train": rows("it", 3),
         }.items():  # fmt: skip
@@ -214,7 +216,7 @@ def world(tmp_path_factory, encoder_config):
         api.create_repo("org/tiny-encoder")
         api.upload_folder(repo_id="org/tiny-encoder", folder_path=root / "encoder")
         patch.undo()  # the tests themselves speak to the Hub from other processes
-        yield World(hub, root)
+        yield World(server, root)
 
 
 @pytest.fixture(scope="module")
@@ -389,6 +391,13 @@ def test_broken_push_leaves_both_sides_whole_and_says_how_to_go_on(world, second
     pushed = world.hub.files("org/sere-de", "v2")
     assert set(pushed) == PUSHED - {"plots/confusion.png", "plots/highlights.png"}  # what is no longer true is gone
     assert b"* 0 + 7" in pushed["modeling_sere.py"]
+
+
+def test_only_a_finished_run_can_be_pushed_later(tmp_path, monkeypatch):
+    (tmp_path / "results.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["hub", str(tmp_path), "org/x"])
+    with pytest.raises(SystemExit, match="holds no finished run: give the --output_dir of one"):
+        hub.main()
 
 
 # Pull

@@ -137,7 +137,7 @@ def main():
     parser.add_argument("--tag", help="name for the commit, for example v1")
     arguments = parser.parse_args()
     try:
-        if not (arguments.folder / "results.json").is_file():
+        if not all((arguments.folder / name).is_file() for name in ("results.json", "README.md", "model.safetensors")):
             raise DataError(f"{arguments.folder} holds no finished run: give the --output_dir of one")
         destination = Destination(arguments.repo_id, arguments.private, arguments.tag)
         destination.prepare()
