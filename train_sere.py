@@ -3,18 +3,18 @@
 
     accelerate launch train_sere.py                                     # the sample in samples/, no download
     accelerate launch train_sere.py --encoder microsoft/wavlm-base --source emodb/ --target my_clips/ --output_dir out
+    accelerate launch train_sere.py --model org/sere-wavlm --target my_clips/     # without source data
+    accelerate launch train_sere.py --push_to_hub --hub_model_id org/sere-mine --hub_revision_tag v1
     accelerate launch train_sere.py run.json                            # the same flags in one file
 
 A. read the arguments and the corpora  B. encode every clip once  C. draw the shots and organise  D. refine, and
-organise again  E. score on the target  F. save model, card and results.json
+organise again  E. score on the target  F. save model, card and results.json, and push them to the Hub
 """
 
 import logging
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -27,19 +27,26 @@ from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
+from modeling_sere.training.description import describe, origins
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import FeatureExtraction
-from modeling_sere.training.models import build_model, prior_weight
+from modeling_sere.training.hub import Destination
+from modeling_sere.training.models import build_model, continue_model, load_checkpoint
 from modeling_sere.training.pool import Pool, kept_clips
+from modeling_sere.training.provenance import corpus_facts
 from modeling_sere.training.refinement import refine
+from modeling_sere.training.sources import Sources
 from modeling_sere.training.tracking import recorded, trackers
 
 logger = logging.getLogger("sere")
 
 
-def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
-    """Metadata of both corpora and the emotions they share, shown to the user."""
+def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, Corpus, list[str]]:
+    """Metadata of the corpora and the emotions they share, shown to the user.
+
+    Without a source corpus the emotions are those of the `checkpoint`, whose labelled clips take its place.
+    """
     common = {
         "audio_column": arguments.audio_column,
         "label_column": arguments.label_column,
@@ -47,14 +54,16 @@ def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
         "streaming": arguments.streaming,
         "label_map": parse_label_map(arguments.label_map) if arguments.label_map else None,
     }
-    source = load_corpus(
-        arguments.source, split=arguments.source_split, config=arguments.source_config, **common
-    )
+    source = None
+    if arguments.source is not None:
+        source = load_corpus(
+            arguments.source, split=arguments.source_split, config=arguments.source_config, **common
+        )
     target = load_corpus(
         arguments.target, split=arguments.target_split, config=arguments.target_config, require_labels=False, **common
     )
-    labels = shared_labels(source.labels, target.labels)
-    for corpus in (source, target):
+    labels = shared_labels(checkpoint.config.labels if source is None else source.labels, target.labels)
+    for corpus in filter(None, (source, target)):
         others = sorted(set(corpus.labels) - {None, *labels})
         logger.info(
             "%s: %d of %d clips take part%s%s", corpus.name, len(kept_clips(corpus, labels)), len(corpus),
@@ -63,30 +72,11 @@ def read_corpora(arguments: SereArguments) -> tuple[Corpus, Corpus, list[str]]:
         )  # fmt: skip
     logger.info("Emotions in both: %s", ", ".join(labels))
     # too few clips or speakers: say so now
-    draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
+    if source is not None:
+        draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
     if arguments.setting == "inductive":
         split_speakers([target.clips[index].speaker for index in kept_clips(target, labels)], arguments.seed)
     return source, target, labels
-
-
-def describe(arguments: SereArguments, source: Pool, target: Pool, corpora: tuple[Corpus, Corpus]) -> dict:
-    """The part of results.json that says what was run."""
-    skipped = source.features.skipped + target.features.skipped
-    return {
-        "source": source.name, "target": target.name, "labels": source.labels, "chance": 1 / len(source.labels),
-        "source_language": corpora[0].language, "target_language": corpora[1].language,
-        "shots": arguments.shots, "seed": arguments.seed, "setting": arguments.setting,
-        "speaker_ids": target.speaker_ids, "source_speaker_ids": source.speaker_ids,
-        "num_source_clips": len(source), "num_target_clips": len(target),
-        "num_unlabelled_source": len(source) - arguments.shots * len(source.labels),
-        "skipped_clips": [asdict(clip) for clip in skipped],
-        "encoder": None if arguments.encoder == "none" else Path(arguments.encoder).name,
-        "base_model": None if arguments.encoder == "none" or Path(arguments.encoder).exists() else arguments.encoder,
-        "parameters": {"prior_weight": prior_weight(arguments, target.speaker_ids),
-                       "field_balance": arguments.field_balance},
-        "refine_steps": arguments.refine_steps, "train_encoder": arguments.train_encoder,
-        "versions": outputs.versions(),
-    }  # fmt: skip
 
 
 def main():
@@ -105,8 +95,23 @@ def main():
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     set_seed(arguments.seed)
-    source_corpus, target_corpus, labels = read_corpora(arguments)
+    checkpoint = None if arguments.model is None else load_checkpoint(arguments)
+    source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint)
     speaker_ids = arguments.speaker_ids and target_corpus.has_speakers
+    if source_corpus is None:  # the labelled clips travelled in the model
+        sources = Sources(checkpoint, labels)
+        carried = {"num_sources": len(sources)}
+    else:
+        carried = {"source_corpus": corpus_facts(source_corpus, arguments.source)}
+    if checkpoint is None:
+        model = build_model(arguments, labels, speaker_ids, **carried)
+    else:
+        model = continue_model(checkpoint, arguments, labels, speaker_ids, **carried)
+    origin = origins(arguments, model.config, corpus_facts(target_corpus, arguments.target))
+    destination = None
+    if arguments.push_to_hub and accelerator.is_main_process:
+        destination = Destination(arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag)
+        destination.prepare()
     seconds = {}
 
     @contextmanager
@@ -116,15 +121,15 @@ def main():
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 2)
 
     # B. Encode every clip once
-    model = build_model(arguments, labels, speaker_ids)
-
-    def encode(cache_dir: str | None) -> list[Pool]:
+    def encode(cache_dir: str | None) -> tuple[Pool | Sources, Pool]:
         extract = FeatureExtraction(model.sere.to(accelerator.device), accelerator, cache_dir)
-        pools = []
-        for corpus in (source_corpus, target_corpus):
+
+        def pool(corpus: Corpus) -> Pool:
             features = extract(corpus, kept_clips(corpus, labels))
             check_skipped(features.skipped, len(features.indices) + len(features.skipped), arguments.max_skipped)
-            pools.append(Pool(corpus, features, labels, arguments.speaker_ids))
+            return Pool(corpus, features, labels, arguments.speaker_ids)
+
+        pools = sources if source_corpus is None else pool(source_corpus), pool(target_corpus)
         model.to("cpu")
         return pools
 
@@ -135,7 +140,7 @@ def main():
         adapting, scored = split_speakers([clip.speaker for clip in target.clips], arguments.seed)
 
     # C. Draw the shots and organise
-    shots = source.shots(arguments.shots, arguments.seed)
+    shots = sources.references if source_corpus is None else source.shots(arguments.shots, arguments.seed)
 
     def organise():
         adaptation = Adaptation(model, source.domain, target.domain.subset(adapting))
@@ -169,8 +174,10 @@ def main():
         return
 
     # E. Score on the target
-    results = describe(arguments, source, target, (source_corpus, target_corpus))
-    results["shot_files"] = source.names(shots)
+    results = describe(arguments, model.config, source, target, origin)
+    if source_corpus is not None:
+        results["shot_files"] = source.names(shots)
+        results["same_audio_in_both"] = outputs.same_audio(source, target)
     evaluation = Evaluation(adaptation, target, scored, arguments.setting)
     with stage("score"):
         results |= outputs.NOT_SCORED
@@ -183,13 +190,13 @@ def main():
                 "ece_before": single.calibration_error(adaptation.single(organised)),
                 "ece_after": single.calibration_error(adaptation.single(organised) * (1 / temperature)),
             }
-        if len(evaluation) and arguments.refine_steps == 0:  # refined features belong to one draw of shots
+        # refined features belong to one draw of shots, and so do the sources of a model
+        if len(evaluation) and arguments.refine_steps == 0 and source_corpus is not None:
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             draws = [adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds]
             results["spread"] = spread(seeds, [evaluation.scores(draw)["uar"] for draw in draws])
-        results["same_audio_in_both"] = outputs.same_audio(source, target)
 
-    # F. Save model, card and results
+    # F. Save model, card and results, and push them
     with stage("save"):
         model.save_pretrained(folder.partial)
         results["seconds"] = seconds
@@ -198,6 +205,8 @@ def main():
     outputs.save_results(results, folder.partial)
     folder.publish()
     print(outputs.table(results), f"\nSaved in {folder.final}: model, README.md (model card), results.json", sep="")
+    if destination is not None:
+        print("Pushed to", destination.push(folder.final))
 
 
 if __name__ == "__main__":

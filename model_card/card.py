@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from modeling_sere.card_sere import UNNAMED
+
+from .licences import consequence, joint_licence
 from .plots import plot_confusion, plot_highlights
 
 TEMPLATE = Path(__file__).with_name("template.md")
@@ -21,6 +24,11 @@ NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
 NO_ENCODER = "none (dynamics stream only)"
 ENCODER_TRAINING = {"none": "encoder frozen", "full": "encoder trained", "lora": "encoder trained by LoRA"}
+# a clip for the Hub's page: public, and of none of the usual corpora of emotion
+WIDGET = [{
+    "example_title": "Read English speech (LibriSpeech)",
+    "src": "https://cdn-media.huggingface.co/speech_samples/sample1.flac",
+}]  # fmt: skip
 TAGS = ["speech-emotion-recognition", "cross-lingual", "few-shot", "sere"]
 
 # key of the results -> (name in the card, metric id on the Hub, its arguments)
@@ -78,7 +86,7 @@ def write_card(results: Mapping[str, Any], folder: Path, waveform_example: Mappi
         _front_matter(results, name),
         template_path=str(TEMPLATE),
         name=name,
-        location=_data_name(results, "model_id") or "path/to/this/folder",
+        location=_data_name(results, "model_id") or UNNAMED,
         example_prediction=_example_prediction(waveform_example),
         recalls=_recalls(results, labels, confusion),
         **plots,
@@ -98,13 +106,16 @@ def _front_matter(results: Mapping, name: str) -> ModelCardData:
     languages = [code for code in languages if isinstance(code, str) and re.fullmatch("[a-z]{2,3}", code)]
     scores = {key: value for key in HUB_METRICS if (value := _fraction(results, key)) is not None}
     known = {"source": source, "shots_per_class": _integer(results.get("shots")), "setting": results.get("setting")}
+    dataset = {
+        "task_type": "audio-classification",
+        "task_name": "Cross-lingual speech emotion recognition",
+        "dataset_type": target if _is_hub_id(target) else _slug(target or ""),
+        "dataset_name": target,
+        "dataset_args": {key: value for key, value in known.items() if value is not None} or None,
+    }
     evaluations = [
         EvalResult(
-            task_type="audio-classification",
-            task_name="Cross-lingual speech emotion recognition",
-            dataset_type=target if _is_hub_id(target) else _slug(target),
-            dataset_name=target,
-            dataset_args={key: value for key, value in known.items() if value is not None} or None,
+            **dataset,
             metric_type=HUB_METRICS[key][1],
             metric_name=HUB_METRICS[key][0],
             metric_args=HUB_METRICS[key][2],
@@ -113,7 +124,18 @@ def _front_matter(results: Mapping, name: str) -> ModelCardData:
         for key, value in scores.items()
         if target
     ]
-    license_id = _text(results.get("license"))
+    over = _over_draws(results)
+    if target and over:
+        evaluations.append(
+            EvalResult(
+                **dataset,
+                metric_type="recall",
+                metric_name=f"UAR, mean over {over['draws']} draws of the shots",
+                metric_value=over["mean"],
+                metric_args={"average": "macro", "draws": over["draws"], "standard_deviation": over["deviation"]},
+            )
+        )
+    license_id = _licence(results)
     base_model = results.get("base_model")
     return ModelCardData(
         language=list(dict.fromkeys(languages)) or None,
@@ -127,7 +149,29 @@ def _front_matter(results: Mapping, name: str) -> ModelCardData:
         metrics=list(dict.fromkeys(HUB_METRICS[key][1] for key in scores)) or None,
         model_name=name if evaluations else None,
         eval_results=evaluations or None,
+        widget=WIDGET,
     )
+
+
+def _licence(results: Mapping) -> str | None:
+    """The checkpoint's own licence, or else the one that the licences of its data leave open."""
+    parts = ["source_license", "target_license"] + ["base_license"] * _has_base(results)
+    return _text(results.get("license")) or joint_licence([_text(results.get(key)) for key in parts])
+
+
+def _has_base(results: Mapping) -> bool:
+    """Whether the checkpoint began with another model, if only an encoder."""
+    return any(results.get(key) for key in ("encoder", "base_model", "source_free"))
+
+
+def _over_draws(results: Mapping) -> dict | None:
+    """Mean, standard deviation and number of the draws of the shots, if the mean and the deviation were measured."""
+    spread = results.get("spread") or {}
+    mean, deviation = _fraction(spread, "uar_mean"), _fraction(spread, "uar_std")
+    draws = _integer(spread.get("draws")) or len(spread.get("seeds") or []) or None
+    if mean is None or deviation is None:
+        return None
+    return {"mean": mean, "deviation": deviation, "draws": draws or "several"}
 
 
 def _draw(folder: Path, labels: list[str], confusion: np.ndarray | None, example: Mapping | None) -> dict:
@@ -172,7 +216,7 @@ def _about(results: Mapping, labels: list[str]) -> dict[str, Any]:
     return {
         "summary": f"A classifier of emotion in speech, adapted across languages with SERE: from "
         f"{'a few' if shots is None else shots} labelled clips per emotion of {source} and unlabelled clips of "
-        f"{target}. Emotions: {', '.join(map(_text, labels)) or NOT_RECORDED}.",
+        f"{target}. Emotions: {', '.join(map(_text, labels)) or NOT_RECORDED}.{_start(results)}",
         "headline": f"UAR on the target: **{_percent(_fraction(results, 'uar'))}** ({conditions}; chance: {chance}). "
         f"The saved model, given one clip at a time without its speaker's statistics: "
         f"**{_percent(_fraction(results, 'uar_single_clip'))}**.",
@@ -194,19 +238,17 @@ def _about(results: Mapping, labels: list[str]) -> dict[str, Any]:
         "shared_audio": _shared_audio(same_audio),
         "parameters": _parameters(results.get("parameters")),
         "encoder_weights": "" if encoder == NO_ENCODER else f"the encoder ({encoder}), ",
-        "encoder_licence": "" if encoder == NO_ENCODER else " and with the encoder",
+        "encoder_licence": _foreign_part(results, encoder),
     }
 
 
 def _scores(results: Mapping) -> dict[str, Any]:
     """The results table and the sentences that put it in proportion."""
     measures = [(name, _percent(_fraction(results, key))) for key, name in MEASURES.items()]
-    spread = results.get("spread") or {}
-    mean, deviation = _fraction(spread, "uar_mean"), _fraction(spread, "uar_std")
-    draws = _integer(spread.get("draws")) or len(spread.get("seeds") or []) or None
-    over = f"UAR of SERE over {draws or 'several'} draws of the shots, mean and standard deviation"
-    measured = mean is not None and deviation is not None
-    measures.append((over, f"{100 * mean:.1f} ± {100 * deviation:.1f} %" if measured else NOT_MEASURED))
+    over = _over_draws(results)
+    name = f"UAR of SERE over {over['draws'] if over else 'several'} draws of the shots, mean and standard deviation"
+    value = f"{100 * over['mean']:.1f} ± {100 * over['deviation']:.1f} %" if over else NOT_MEASURED
+    measures.append((name, value))
     measures.append(("expected calibration error", _calibration(results.get("calibration") or {})))
     sentences = []
     uar, before = _fraction(results, "uar"), _fraction(results, "uar_before")
@@ -217,7 +259,7 @@ def _scores(results: Mapping) -> dict[str, Any]:
         sentences.append(f"The field changed the UAR by {points} points against the shots alone.")
     if uar is not None:
         one_draw = "are of one draw of the shots; another draw gives other scores."
-        sentences.append(f"All scores but the one over several draws {one_draw}" if measured else f"They {one_draw}")
+        sentences.append(f"All scores but the one over several draws {one_draw}" if over else f"They {one_draw}")
     return {"measures": measures, "reading": " ".join(sentences)}
 
 
@@ -234,16 +276,21 @@ def _calibration(calibration: Mapping) -> str:
 
 def _making(results: Mapping) -> dict[str, Any]:
     """Licences, cost and versions."""
-    source, target = (_text(results.get(key)) or NOT_RECORDED for key in ("source_license", "target_license"))
-    own = _text(results.get("license"))
+    parts = (_text(results.get(key)) for key in ("source_license", "target_license", "base_license"))
+    source, target, base = (NOT_RECORDED if licence is None else consequence(licence) for licence in parts)
+    own, joint = _text(results.get("license")), _licence(results)
     seconds = [(_text(stage), _number(value)) for stage, value in (results.get("seconds") or {}).items()]
     versions = [f"{_text(package)} {_text(version)}" for package, version in (results.get("versions") or {}).items()]
     return {
         "source_licence": source,
         "target_licence": target,
+        "base_licence": f" The model it began with: {base}." if _has_base(results) else "",
         "own_licence": f"The checkpoint itself is published under: {own}."
         if own
-        else "No licence of its own is stated for the checkpoint, hence `license: other` above.",
+        else f"`license: {joint}` above is the one of these licences whose conditions cover those of all."
+        if joint
+        else "No licence of its own is stated for the checkpoint, and the licences of its data leave no certain one, "
+        "hence `license: other` above.",
         "seconds": [(stage, NOT_MEASURED if value is None else f"{value:.1f}") for stage, value in seconds],
         "versions": ", ".join(sorted(versions)),
     }
@@ -300,6 +347,26 @@ def _encoder(results: Mapping) -> str:
     if not _is_hub_id(base_model):
         return name or NOT_RECORDED
     return base_model if name in (None, base_model, base_model.split("/")[1]) else f"{name}, from {base_model}"
+
+
+def _foreign_part(results: Mapping, encoder: str) -> str:
+    """What else the checkpoint is made of, whose terms count too."""
+    base = results.get("base_model")
+    if _is_hub_id(base):
+        return f" and with [{base}](https://huggingface.co/{base})"
+    return "" if encoder == NO_ENCODER else " and with the encoder"
+
+
+def _start(results: Mapping) -> str:
+    """Where the labelled clips came from, if there was no source data."""
+    if not results.get("source_free"):
+        return ""
+    base = results.get("base_model")
+    model = f"[{base}](https://huggingface.co/{base})" if _is_hub_id(base) else "another SERE checkpoint"
+    return (
+        f" It was adapted **without source data**: the labelled clips are the embeddings that travel in {model}; no "
+        "source recording was read."
+    )
 
 
 def _shared_audio(names: list | None) -> str:

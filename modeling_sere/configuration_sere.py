@@ -56,6 +56,7 @@ class SereConfig(PreTrainedConfig):
         consistency_weight (`float`): weight of the agreement between two views of each unlabelled clip.
         view_dropout (`float`): share of standardised features dropped in the second view.
         num_sources (`int`): labelled clips whose embeddings travel in the checkpoint.
+        source_corpus (`dict[str, str]`): what is known of the corpus they come from: "name", "language", "license".
 
     Raises:
         ValueError: a field is out of its range; the message names it.
@@ -84,6 +85,7 @@ class SereConfig(PreTrainedConfig):
         consistency_weight=0.0,
         view_dropout=0.2,
         num_sources=0,
+        source_corpus=None,
         **kwargs,
     ):
         self.encoder_config = _encoder_config(encoder_config)
@@ -107,6 +109,9 @@ class SereConfig(PreTrainedConfig):
         self.consistency_weight = consistency_weight
         self.view_dropout = view_dropout
         self.num_sources = num_sources
+        self.source_corpus = {} if source_corpus is None else source_corpus
+        if kwargs.get("transformers_weights") is not None:  # transformers would read that file, which may be a pickle
+            raise ValueError("transformers_weights must not be set: the weights of SERE are in model.safetensors.")
         if not isinstance(kwargs.get("id2label", {}), (dict, type(None))):
             raise ValueError(f"id2label must map 0, 1, ... to emotions, not be {kwargs['id2label']!r}.")
         super().__init__(**kwargs)
@@ -161,6 +166,10 @@ class SereConfig(PreTrainedConfig):
             raise ValueError(f"encoder_normalize must be true or false, not {self.encoder_normalize!r}.")
         if not isinstance(self.prior_profile, dict) or not all(isinstance(name, str) for name in self.prior_profile):
             raise ValueError(f"prior_profile must map emotions to cues, not be {self.prior_profile!r}.")
+        corpus = self.source_corpus
+        known = isinstance(corpus, dict) and corpus.keys() <= {"name", "language", "license"}
+        if not known or not all(isinstance(text, str) for text in corpus.values()):
+            raise ValueError(f'source_corpus must map "name", "language" or "license" to texts, not be {corpus!r}.')
         for emotion, cues in self.prior_profile.items():
             if not isinstance(cues, (list, tuple)) or len(cues) != NUM_CUES or not all(map(_is_number, cues)):
                 raise ValueError(f"prior_profile[{emotion!r}] must be {NUM_CUES} finite numbers, not {cues!r}.")

@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
+from .card_sere import put_card
 from .configuration_sere import NUM_CUES, SereConfig
 from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics
 from .embedding_sere import SereEmbedding, shrunk_moments
@@ -89,6 +91,26 @@ class SerePreTrainedModel(PreTrainedModel):
             init.zeros_(module.source_cues)
             init.constant_(module.source_labels, UNLABELLED)
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
+        """As in transformers, but from `model.safetensors` only: reading a pickle can run whatever code is in it.
+
+        An index of several files is not followed, as it may name pickles.
+
+        Raises:
+            OSError: there is no such file, or the repository cannot be reached.
+        """
+        name = pretrained_model_name_or_path
+        if name is not None:
+            options = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+            place = {option: kwargs[option] for option in options if kwargs.get(option) is not None}
+            if cached_file(name, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **place) is None:
+                raise OSError(
+                    f"{name} has no {SAFE_WEIGHTS_NAME}: SERE reads no other weights, as a pickle (pytorch_model.bin) "
+                    "can run code; ask its owner to save it as safetensors, in one file."
+                )
+        return super().from_pretrained(name, *model_args, **{**kwargs, "use_safetensors": True})
+
     def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
         """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code."""
         from .pipeline_sere import SerePipeline  # this line makes the pipeline's files travel with the model's
@@ -108,6 +130,14 @@ class SerePreTrainedModel(PreTrainedModel):
         if is_main_process:
             feature_extractor().save_pretrained(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        """The one commit of `push_to_hub`; before it transformers' empty card makes way for one of this model.
+
+        There is no public place between its saving and its uploading.
+        """
+        put_card(working_dir, repo_id, self.name_or_path, self.config.labels, self.config.source_corpus)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 def feature_extractor() -> Wav2Vec2FeatureExtractor:

@@ -1,12 +1,15 @@
 """Adaptation in closed form: what is organised is what the model answers, and all of it travels."""
 
+import copy
+
 import pytest
 import torch
 
 from modeling_sere import SereForAudioClassification
 from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training.adaptation import Adaptation, Domain
+from modeling_sere.training.adaptation import Adaptation, Domain, Embedded
+from modeling_sere.training.sources import Sources
 
 CLASSES, SHOTS = 3, 4
 
@@ -176,3 +179,20 @@ def test_tiny_target(model, count):
     organised = adaptation.organise(classes)
     assert organised.field(adaptation.target.embeddings, adaptation.target.cues).isfinite().all()
     assert adaptation.single(organised)(adaptation.unknown.embeddings, adaptation.unknown.cues).isfinite().all()
+
+
+def test_sources_of_a_checkpoint_take_the_place_of_a_source_corpus(model, setup):
+    """A corpus of nothing but its labelled clips, and the embeddings of those clips, give the same field."""
+    whole, target, _, shots = setup(speakers=2)
+    whole.install(whole.organise(shots))
+    sources = Sources(model, model.config.labels)
+    assert torch.equal(sources.references, shots[shots != UNLABELLED]) and sources.shots == SHOTS
+    free = Adaptation(model, sources.domain, target)
+    only = copy.copy(whole)
+    only.source = Embedded(whole.source.embeddings[: len(sources)], whole.source.cues[: len(sources)])
+    only.embeddings = torch.cat([only.source.embeddings, whole.target.embeddings])
+    only.cues = torch.cat([only.source.cues, whole.target.cues])
+    only.domains, only.filter = free.domains, whole.field.filter(only.embeddings)
+    torch.testing.assert_close(posteriors(free, sources.references), posteriors(only, sources.references))
+    free.install(free.organise(sources.references))
+    assert torch.equal(model.source_embeddings, sources.domain.embeddings)

@@ -37,6 +37,11 @@ def test_without_flags_the_sample_is_used():
     assert found.encoder == "none"
 
 
+def test_model_without_a_source_needs_none():
+    assert parse_arguments(["--model", "org/m"]).source is None
+    assert parse_arguments(["--model", "org/m", "--source", "mine/"]).source == "mine/"
+
+
 def test_flags():
     found = parse_arguments(
         ["--shots", "3", "--setting", "inductive", "--no_speaker_ids", "--resume", "--learning_rate=1e-5"]
@@ -65,6 +70,15 @@ def test_flags():
         (["--train_encoder", "half"], "--train_encoder"),
         (["--train_encoder", "full", "--refine_steps", "5"], "name one with --encoder"),
         (["--train_encoder", "full", "--encoder", "x"], "--refine_steps"),
+        (["--model", "org/m", "--encoder", "x"], "--model brings its own encoder"),
+        (["--model", "org/m", "--source_split", "train"], "those of a --source"),
+        (["--model", "org/m", "--refine_steps", "5"], "a model carries none: name a --source"),
+        (["--model_revision", "v1"], "that of a --model"),
+        (["--push_to_hub"], "set --hub_model_id owner/name, not None"),
+        (["--push_to_hub", "--hub_model_id", "mine"], "owner/name, not mine"),
+        (["--hub_model_id", "org/m"], "need --push_to_hub"),
+        (["--hub_private"], "need --push_to_hub"),
+        (["--hub_revision_tag", "v1"], "need --push_to_hub"),
         (["--resume", "maybe"], "--resume"),
         (["--shotz", "3"], "--shotz"),
         (["--shot", "3"], "--shot"),

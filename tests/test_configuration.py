@@ -234,3 +234,17 @@ def test_bad_override_at_loading_is_refused(tmp_path):
     SereConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="ridge"):
         SereConfig.from_pretrained(tmp_path, ridge=-1)
+
+
+def test_source_corpus_holds_texts_of_known_names():
+    known = {"name": "emodb", "language": "de", "license": "cc-by-4.0"}
+    assert SereConfig(source_corpus=known).source_corpus == known
+    assert SereConfig().source_corpus == {}
+    for wrong in ({"speakers": "11"}, {"name": None}, "emodb", ["emodb"]):
+        with pytest.raises(ValueError, match="source_corpus"):
+            SereConfig(source_corpus=wrong)
+
+
+def test_no_other_file_of_weights():
+    with pytest.raises(ValueError, match="transformers_weights must not be set"):
+        SereConfig(transformers_weights="adapter_model.bin")

@@ -28,9 +28,10 @@ FILES = {"config.json": b'{"hidden_size": 8}', "README.md": CARD.encode(), "mode
 
 
 @pytest.fixture(autouse=True)
-def no_xet(monkeypatch):
-    """What HF_HUB_DISABLE_XET=1 sets when the client is imported."""
+def switches(monkeypatch):
+    """What HF_HUB_DISABLE_XET=1 sets when the client is imported, and undone what HF_HUB_OFFLINE=1 does then."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
 
 from modeling_sere import SereForAudioClassification
 
 FILES = {
     "config.json", "model.safetensors", "preprocessor_config.json",
     "configuration_sere.py", "modeling_sere.py", "embedding_sere.py", "encoder_sere.py", "dynamics_sere.py",
-    "resonance_sere.py", "pipeline_sere.py", "audio_sere.py",
+    "resonance_sere.py", "pipeline_sere.py", "audio_sere.py", "card_sere.py",
 }  # fmt: skip
 ENCODERS = ("none", "wavlm", "whisper")
 
@@ -183,3 +184,18 @@ def test_every_weight_is_initialised_when_the_head_is_missing(saved):
     model = SereForAudioClassification.from_pretrained(root / "none", num_labels=5, ignore_mismatched_sizes=True)
     assert model.classifier.weight.shape[0] == 5 and torch.isfinite(model.classifier.weight).all()
     assert torch.equal(model.sere.embedding.statistics, models["none"].sere.embedding.statistics)
+
+
+@pytest.mark.parametrize("index", [None, "model.safetensors.index.json"])
+def test_weights_that_are_a_pickle_are_refused(saved, tmp_path, index):
+    """By name of the file, and by an index that leads to it."""
+    root, models = saved
+    folder = shutil.copytree(root / "none", tmp_path / "pickled")
+    (folder / "model.safetensors").unlink()
+    torch.save(models["none"].state_dict(), folder / "pytorch_model.bin")
+    if index is not None:
+        places = dict.fromkeys(models["none"].state_dict(), "pytorch_model.bin")
+        (folder / index).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    for load in (SereForAudioClassification, AutoModel, AutoModelForAudioClassification):
+        with pytest.raises(OSError, match="pickled has no model.safetensors: SERE reads no other weights"):
+            load.from_pretrained(folder, trust_remote_code=True)

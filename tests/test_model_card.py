@@ -67,7 +67,10 @@ def test_metadata_reads_back_with_equal_scores(results, example, tmp_path):
     assert path == tmp_path / "README.md"
     assert {name: score.metric_value for name, score in scores.items()} == {
         "UAR": results["uar"], "WAR": results["war"], "macro-F1": results["macro_f1"],
-        "UAR (saved model, one clip at a time)": results["uar_single_clip"],
+        "UAR (saved model, one clip at a time)": results["uar_single_clip"], "UAR, mean over 3 draws of the shots": 0.5,
+    }  # fmt: skip
+    assert scores["UAR, mean over 3 draws of the shots"].metric_args == {
+        "average": "macro", "draws": 3, "standard_deviation": 0.0321,
     }  # fmt: skip
     assert {score.metric_type for score in scores.values()} == {"recall", "accuracy", "f1"}
     assert scores["UAR"].dataset_name == "My Clips"
@@ -80,6 +83,7 @@ def test_metadata_reads_back_with_equal_scores(results, example, tmp_path):
     assert data.datasets == ["org/emodb"]  # the target is no id of the Hub
     assert data.base_model == "microsoft/wavlm-base"
     assert data.license == "other"
+    assert data.widget[0]["src"].startswith("https://")
 
 
 def test_body_states_the_results(results, example, tmp_path):
@@ -98,7 +102,7 @@ def test_body_states_the_results(results, example, tmp_path):
         "| encode | 12.3 |",
         "**2 target clips have the very audio of a source clip**",
         "`field.rounds` = 10",
-        "Source data: CC BY 4.0. Target data: research only.",
+        "Source data: CC BY 4.0 (its conditions are not known to this card: read them). Target data: research only",
         "taken for *fear*",
         "arXiv:2604.07417",
         "torch 2.13.0",
@@ -109,7 +113,8 @@ def test_body_states_the_results(results, example, tmp_path):
 @pytest.mark.parametrize("value", [None, math.nan], ids=["none", "nan"])
 def test_missing_scores_are_not_measured(results, tmp_path, value):
     results |= dict.fromkeys(("uar", "uar_before", "uar_single_clip", "war", "macro_f1", "chance"), value)
-    card = ModelCard.load(write_card(results | {"confusion": None, "per_class_recall": None}, tmp_path))
+    lacking = {"confusion": None, "per_class_recall": None, "spread": None}
+    card = ModelCard.load(write_card(results | lacking, tmp_path))
     assert_sound(str(card))
     assert "UAR on the target: **not measured**" in card.text
     assert "The confusion matrix was not measured" in card.text
@@ -219,3 +224,41 @@ def test_code_of_the_card_runs_as_it_stands(results, tmp_path, monkeypatch):
     assert names["highlights"].shape == (1, 50)
     assert names["highlights"].sum().item() == pytest.approx(1)
     assert names["base"](**names["inputs"]).embeddings.shape[0] == 1
+
+
+def test_without_source_data_it_says_where_the_labelled_clips_came_from(results, tmp_path):
+    results |= {"source_free": True, "base_model": "org/sere-de-fr", "encoder": None}
+    card = ModelCard.load(write_card(results, tmp_path))
+    assert "**without source data**" in card.text and "(https://huggingface.co/org/sere-de-fr)" in card.text
+    assert "--model org/sere-de-it --target" in card.text
+    assert card.data.base_model == "org/sere-de-fr"
+    assert "without source data**" not in write_card(results | {"source_free": False}, tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "base", "licence", "said"),
+    [
+        ("cc-by-nc-sa-4.0", "cc-by-4.0", "mit", "cc-by-nc-sa-4.0", "attribution, no commercial use, share alike"),
+        ("cc-by-4.0", "cc-by-4.0", "apache-2.0", "cc-by-4.0", "The model it began with: apache-2.0 (attribution)"),
+        ("cc0-1.0", "mit", "mit", "mit", "cc0-1.0 (no conditions)"),
+        ("cc-by-4.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-4.0", "began with: cc-by-nc-4.0"),
+        ("cc-by-4.0", "cc-by-4.0", None, "other", "The model it began with: not recorded."),
+        ("cc-by-3.0", "cc-by-4.0", "mit", "other", "no certain one"),  # which of the two is the recipient's choice
+        ("cc-by-sa-4.0", "cc-by-nc-4.0", "mit", "other", "no certain one"),  # no licence has both sets of conditions
+        ("cc-by-sa-4.0", "cc-by-nc-sa-4.0", "mit", "other", "no certain one"),  # each asks for itself
+        ("cc-by-nd-4.0", "cc-by-nd-4.0", "mit", "other", "no derivatives"),
+        ("my-own", "mit", "mit", "other", "my-own (its conditions are not known to this card"),
+        (None, "mit", "mit", "other", "Source data: not recorded"),
+    ],
+)
+def test_licence_has_the_consequences_of_data_and_base_model(results, tmp_path, source, target, base, licence, said):
+    results |= {"source_license": source, "target_license": target, "base_license": base, "confusion": None}
+    card = ModelCard.load(write_card(results, tmp_path))
+    assert (card.data.license, said in card.text) == (licence, True)
+    assert ModelCard.load(write_card(results | {"license": "cc-by-nc-4.0"}, tmp_path)).data.license == "cc-by-nc-4.0"
+
+
+def test_licence_without_a_base_model(results, tmp_path):
+    results |= {"encoder": None, "base_model": None, "source_license": "mit", "target_license": "cc-by-4.0"}
+    card = ModelCard.load(write_card(results, tmp_path))
+    assert card.data.license == "cc-by-4.0" and "began with" not in card.text

@@ -132,7 +132,10 @@ def test_results_are_plain_json(tmp_path):
     assert json.loads(text) == {"uar": 0.5, "confusion": [[1, 0], [0, 1]], "name": "zażółć"}
 
 
-RUN = {"source": "a", "target": "b", "shots": 5, "seed": 0, "setting": "inductive", "speaker_ids": True, "chance": 0.25}
+RUN = {
+    "source": "a", "target": "b", "shots": 5, "seed": 0, "source_free": False, "setting": "inductive",
+    "speaker_ids": True, "chance": 0.25,
+}  # fmt: skip
 
 
 def test_table_of_a_scored_run():
@@ -147,3 +150,8 @@ def test_table_of_a_run_without_labels():
     text = table(RUN | outputs.NOT_SCORED)
     assert "no labels" in text
     assert "25.0 % UAR" in text
+
+
+def test_table_of_a_run_without_source_data():
+    text = table(RUN | outputs.NOT_SCORED | {"source": None, "source_free": True, "seed": None})
+    assert text.startswith("unknown source -> b, 5 shots per emotion, source-free, inductive")

@@ -31,6 +31,7 @@ def test_tracker_that_is_not_installed():
 
 
 def test_paths_are_not_recorded():
-    options = recorded(SereArguments(source="/home/me/a", target="/home/me/b", output_dir="/home/me/c", shots=3))
+    places = {name: f"/home/me/{name}" for name in ("source", "target", "model", "output_dir")}
+    options = recorded(SereArguments(**places, shots=3))
     assert options["shots"] == 3
     assert "/" not in "".join(map(str, options.values()))

@@ -45,8 +45,9 @@ def flags(data, tmp_path):
     """(**options) -> command line for the small corpora, into tmp_path/run."""
 
     def flags(**options) -> list[str]:
-        defaults = {
-            "source": data / "source", "target": data / "target", "shots": 2, "draws": 2, "report_to": "none",
+        own = {} if "model" in options else {"source": data / "source"}
+        defaults = own | {
+            "target": data / "target", "shots": 2, "draws": 2, "report_to": "none",
             "output_dir": tmp_path / "run", "cache_dir": data / "cache",
         }  # fmt: skip
         return [f"--{name}={value}" for name, value in (defaults | options).items()]
@@ -254,6 +255,84 @@ def test_audio_in_both_corpora_is_named(train, tmp_path, data):
     assert train(target=tmp_path / "leaky")["same_audio_in_both"] == ["neutral_1_1.wav"]
 
 
+# From a SERE model
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory, encoder_config) -> Path:
+    """A tiny random wav2vec2, as a repository."""
+    folder = tmp_path_factory.mktemp("encoders") / "tiny"
+    torch.manual_seed(0)
+    AutoModel.from_config(encoder_config("wav2vec2")).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(data, tmp_path_factory, encoder) -> Path:
+    """The output folder of a run with an encoder, refined highlights and gains."""
+    folder = tmp_path_factory.mktemp("start") / "model"
+    flags = ["--shots=2", "--refine_steps=2", f"--encoder={encoder}", "--draws=1", "--report_to=none"]
+    with pytest.MonkeyPatch.context() as patch:
+        places = [f"--source={data / 'source'}", f"--target={data / 'target'}", f"--cache_dir={data / 'cache'}"]
+        patch.setattr(sys, "argv", [SCRIPT, *flags, *places, f"--output_dir={folder}"])
+        train_sere.main()
+    return folder
+
+
+@pytest.fixture
+def train_from(train, start):
+    """(**options) -> results of a run that starts from that model, without a source unless one is named."""
+    return lambda **options: train(**({"model": start} | options))
+
+
+def test_without_source_data_the_sources_travel_on(train_from, start, tmp_path):
+    results = train_from()
+    assert results["source_free"] and results["source"] == "source" and results["shots"] == 2
+    assert results["num_source_clips"] == 6 and "spread" not in results
+    first, second = (load_file(folder / "model.safetensors") for folder in (start, tmp_path / "run"))
+    carried = ["source_embeddings", "source_cues", "source_labels", "sere.highlight_weight", "sere.embedding.log_gain"]
+    carried += [name for name in first if name.startswith("sere.encoder.")]
+    assert all(torch.equal(first[name], second[name]) for name in carried)
+    assert first["sere.highlight_weight"].any()
+
+
+def test_without_source_data_only_shared_emotions_stay(train_from, tmp_path):
+    other = write_corpus(tmp_path / "other", clips=2, emotions=("anger", "sadness"), seed=5)
+    assert train_from(target=other)["labels"] == ["anger", "sadness"]
+    saved = SereForAudioClassification.from_pretrained(tmp_path / "run")
+    assert saved.source_labels.tolist() == [0, 0, 1, 1] and saved.config.num_labels == 2
+
+
+def test_model_and_source_corpus(train_from, start, tmp_path, data):
+    results = train_from(source=data / "target", target=data / "source")
+    assert not results["source_free"] and results["source"] == "target" and results["spread"]["uar"]
+    first, second = (load_file(folder / "model.safetensors") for folder in (start, tmp_path / "run"))
+    assert torch.equal(first["sere.embedding.log_gain"], second["sere.embedding.log_gain"])
+    assert not torch.equal(first["source_embeddings"], second["source_embeddings"])
+
+
+def test_models_that_cannot_be_continued(train_from, start, tmp_path, data, encoder):
+    shutil.copytree(start, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
+    bare = SereForAudioClassification.from_pretrained(start)
+    bare.source_labels.fill_(-100)
+    bare.save_pretrained(tmp_path / "bare")
+    bare.config.encoder_config, bare.config.encoder_layers = None, []
+    SereForAudioClassification(bare.config).save_pretrained(tmp_path / "deaf")
+    for model, message in (
+        (tmp_path / "pickled", "has no model.safetensors: SERE reads no other weights"),
+        (tmp_path / "bare", "carries no labelled clip of anger: name a labelled corpus as --source"),
+        (encoder, "is of type wav2vec2, not a SERE model"),
+        (tmp_path / "absent", "cannot be loaded"),
+    ):
+        with pytest.raises(DataError, match=message):
+            train_from(model=model)
+    with pytest.raises(DataError, match="deaf has no encoder: leave --train_encoder out"):
+        train_from(model=tmp_path / "deaf", source=data / "source", refine_steps=1, train_encoder="full")
+    assert not (tmp_path / "run").exists()
+
+
 # Bad clips
 
 
@@ -369,16 +448,6 @@ def test_encoder_without_weights(refuse, tmp_path, encoder_config):
 
 
 # Refining
-
-
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory, encoder_config) -> Path:
-    """A tiny random wav2vec2, as a repository."""
-    folder = tmp_path_factory.mktemp("encoders") / "tiny"
-    torch.manual_seed(0)
-    AutoModel.from_config(encoder_config("wav2vec2")).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
-    return folder
 
 
 def test_refining_without_encoder(train, tmp_path):

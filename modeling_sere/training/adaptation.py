@@ -59,11 +59,17 @@ class Voices(Grouping):
 
 @dataclass
 class Embedded:
-    """A domain's embeddings (n, D), standardised cues (n, 5), and the deviation (5,) that standardised them."""
+    """A domain's embeddings (n, D), standardised cues (n, 5), and the deviation (5,) that standardised them.
+
+    The sources of a checkpoint come without the deviation: nothing else will be standardised as they were.
+    """
 
     embeddings: torch.Tensor
     cues: torch.Tensor
-    cue_std: torch.Tensor
+    cue_std: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
 
 
 @dataclass
@@ -94,6 +100,11 @@ def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
     return Voices(torch.stack([moments(features[group == g]) for g in range(GROUPS)]), group, *rule)
 
 
+def grouped(model: SereForAudioClassification, domain: Domain) -> Grouping:
+    """By speaker id where there are ids, else by voice group."""
+    return voices(model, domain.features) if domain.speakers is None else speakers(domain)
+
+
 def speakers(domain: Domain) -> Grouping:
     """Grouping by speaker id; a speaker's statistics are shrunk towards the domain's, the more the fewer clips."""
     everyone = moments(domain.features)
@@ -120,22 +131,25 @@ class Adaptation:
 
     Args:
         model: gives embedding and constants; it gets the target's statistics here, and an organised field by `install`.
-        source, target: domains with raw features; their labels are not read.
+        source, target: domains with raw features; their labels are not read. A source that is embedded already (the
+            sources of a checkpoint) stays as it is.
     """
 
     @torch.no_grad()
-    def __init__(self, model: SereForAudioClassification, source: Domain, target: Domain):
+    def __init__(self, model: SereForAudioClassification, source: Domain | Embedded, target: Domain):
         self.model = model
-        self.groupings = [voices(model, d.features) if d.speakers is None else speakers(d) for d in (source, target)]
-        self.source, self.target = (
-            embed(model, d.features, grouping) for d, grouping in zip((source, target), self.groupings, strict=True)
-        )
+        self.groupings = {TARGET: grouped(model, target)}
+        self.target = embed(model, target.features, self.groupings[TARGET])
         # what the saved model knows of a clip whose speaker it has never met
         self.voices = self.groupings[TARGET] if target.speakers is None else voices(model, target.features)
         self.unknown = self.target if target.speakers is None else embed(model, target.features, self.voices)
-        self.unknown_source = self.source
-        if target.speakers is not None and source.speakers is not None:
-            self.unknown_source = embed(model, source.features, voices(model, source.features))
+        if isinstance(source, Embedded):
+            self.source = self.unknown_source = source
+        else:
+            self.groupings[SOURCE] = grouped(model, source)
+            self.source = self.unknown_source = embed(model, source.features, self.groupings[SOURCE])
+            if target.speakers is not None and source.speakers is not None:
+                self.unknown_source = embed(model, source.features, voices(model, source.features))
         self.field = InstantaneousResonanceField(model.config)
         self.embeddings = torch.cat([self.source.embeddings, self.target.embeddings])
         self.cues = torch.cat([self.source.cues, self.target.cues])
@@ -214,7 +228,7 @@ class Adaptation:
         model.source_labels.copy_(organised.shots[labelled])
 
     def clip_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Statistics (G, 2, D) of all groups and the group (n,) of each clip, source first."""
-        first, second = self.groupings
+        """Statistics (G, 2, D) of all groups and the group (n,) of each clip, source first; the source has audio."""
+        first, second = self.groupings[SOURCE], self.groupings[TARGET]
         group = torch.cat([first.group, second.group + len(first.statistics)])
         return torch.cat([first.statistics, second.statistics]), group

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +24,14 @@ def _option(default, text: str, **metadata):
 class SereArguments:
     """Every flag can also stand in a JSON file: `train_sere.py run.json`, then flags that differ from it."""
 
-    source: str = _option(str(SAMPLES / "english"), "Labelled corpus: folder with metadata.csv/.jsonl, or Hub dataset.")
+    source: str | None = _option(None, "Labelled corpus: folder with metadata.csv/.jsonl, or Hub dataset (default: the "
+                                 "sample; with --model the labelled clips that travel in it).")  # fmt: skip
     target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language; labels, if any, only serve to score.")
     output_dir: str = _option("out/quickstart", "New folder for the model, its card and results.json.")
     encoder: str = _option("none", "Encoder's folder or Hub id (WavLM, wav2vec2, HuBERT, w2v-bert, Whisper), or none.")
     encoder_revision: str | None = _option(None, "Revision of an encoder on the Hub.")
+    model: str | None = _option(None, "SERE model to start from, folder or Hub id, in place of an encoder.")
+    model_revision: str | None = _option(None, "Revision of a model on the Hub.")
 
     source_split: str | None = _option(None, "Split of the source dataset.")
     source_config: str | None = _option(None, "Configuration of the source dataset.")
@@ -62,6 +66,12 @@ class SereArguments:
     tric_weight: float = _option(1.0, "Weight of TRIC in the refining loss.")
     consistency_weight: float = _option(0.5, "Weight of the consistency between two views in the refining loss.")
 
+    push_to_hub: bool = _option(False, "Put the finished model and its card on the Hub.")
+    hub_model_id: str | None = _option(None, "Its name there: owner/name.")
+    hub_private: bool = _option(False, "In a private repository.")
+    hub_revision_tag: str | None = _option(None, "Tag of the commit, for example v1.")
+    license: str | None = _option(None, "Licence of the checkpoint (default: as the licences of the data allow).")
+
     cache_dir: str = _option(str(DEFAULT_CACHE), "Feature cache.")
     resume: bool = _option(False, "Go on with an unfinished run in --output_dir.")
     overwrite_output_dir: bool = _option(False, "Replace the run in --output_dir.")
@@ -73,7 +83,11 @@ class SereArguments:
                 raise ValueError(f"--{name} must be at least {low}, not {getattr(self, name)}.")
         if self.seed + self.draws > MAX_SEED:
             raise ValueError(f"--seed must be at most {MAX_SEED - self.draws}, not {self.seed}.")
-        if self.train_encoder != "none" and self.encoder == "none":
+        if self.source is None and self.model is None:
+            self.source = str(SAMPLES / "english")
+        self._check_start()
+        self._check_hub()
+        if self.train_encoder != "none" and self.encoder == "none" and self.model is None:
             raise ValueError("--train_encoder needs an encoder: name one with --encoder.")
         if self.train_encoder != "none" and self.refine_steps == 0:
             raise ValueError("--train_encoder needs gradient steps: set --refine_steps, for example to 200.")
@@ -83,6 +97,25 @@ class SereArguments:
             raise ValueError(f"--max_skipped must be a share from 0 to 1, not {self.max_skipped}.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"--learning_rate must be positive, not {self.learning_rate}.")
+
+    def _check_start(self):
+        if self.model is None:
+            if self.model_revision is not None:
+                raise ValueError("--model_revision is that of a --model: name one.")
+            return
+        if self.encoder != "none":
+            raise ValueError("--model brings its own encoder: leave --encoder out.")
+        if self.source is None and (self.source_split is not None or self.source_config is not None):
+            raise ValueError("--source_split and --source_config are those of a --source: name one.")
+        if self.source is None and self.refine_steps > 0:
+            raise ValueError("--refine_steps needs labelled audio, and a model carries none: name a --source.")
+
+    def _check_hub(self):
+        if self.push_to_hub:
+            if re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", self.hub_model_id or "") is None:
+                raise ValueError(f"--push_to_hub needs a name: set --hub_model_id owner/name, not {self.hub_model_id}.")
+        elif self.hub_model_id or self.hub_private or self.hub_revision_tag:
+            raise ValueError("--hub_model_id, --hub_private and --hub_revision_tag need --push_to_hub: add it.")
 
 
 class _Parser(HfArgumentParser):

@@ -28,8 +28,9 @@ from typing import Any, Protocol
 import datasets
 import fsspec
 import numpy as np
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.errors import HfHubHTTPError
 
 from modeling_sere.audio_sere import AudioError, read_audio
 
@@ -624,8 +625,15 @@ def _explained(title: str, local: bool) -> Iterator[None]:
         raise
     except (DatasetsError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if isinstance(error, DatasetNotFoundError) or (isinstance(error, HfHubHTTPError) and _hidden(error)):
+            reason = "it does not exist, or is private: check the name, or run `hf auth login` or set HF_TOKEN"
         kind = "a folder of parquet files that" if local else "no local folder, and as a dataset of the Hub it"
         raise DataError(f"{title} is {kind} cannot be loaded: {reason}") from error
+
+
+def _hidden(error: HfHubHTTPError) -> bool:
+    """Whether the Hub says no more than that it has nothing to show to this token."""
+    return error.response.status_code in (401, 403, 404)
 
 
 def _audio_column(title: str, features: datasets.Features, named: str | None) -> str:

@@ -1,5 +1,6 @@
-"""A new model around the chosen encoder, configured by the arguments of a run."""
+"""The model of a run: a new one around the chosen encoder, or one that starts from a SERE checkpoint."""
 
+import torch
 from transformers import AutoConfig, AutoFeatureExtractor
 
 from modeling_sere import SereConfig, SereForAudioClassification
@@ -29,6 +30,19 @@ def encoder_options(arguments: SereArguments) -> dict:
     return {"encoder_config": config, "encoder_normalize": bool(getattr(extractor, "do_normalize", True))}
 
 
+def fields(arguments: SereArguments, labels: list[str], speaker_ids: bool) -> dict:
+    """What the arguments say of the configuration, whatever the encoder."""
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "prior_weight": prior_weight(arguments, speaker_ids),
+        "field_balance": arguments.field_balance,
+        "tric_weight": arguments.tric_weight,
+        "consistency_weight": arguments.consistency_weight,
+        "num_sources": arguments.shots * len(labels),
+    }
+
+
 def build_model(
     arguments: SereArguments, labels: list[str], speaker_ids: bool, weights: bool = True, **changes
 ) -> SereForAudioClassification:
@@ -44,19 +58,53 @@ def build_model(
     """
     options = encoder_options(arguments) if arguments.encoder != "none" else {}
     try:
-        fields = {
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: index for index, label in enumerate(labels)},
-            "prior_weight": prior_weight(arguments, speaker_ids),
-            "field_balance": arguments.field_balance,
-            "tric_weight": arguments.tric_weight,
-            "consistency_weight": arguments.consistency_weight,
-            "num_sources": arguments.shots * len(labels),
-        }
-        config = SereConfig(**(fields | options | changes))
+        config = SereConfig(**(fields(arguments, labels, speaker_ids) | options | changes))
         model = SereForAudioClassification(config).eval()
         if arguments.encoder != "none" and weights:
             model.sere.encoder.load_encoder(arguments.encoder, revision=arguments.encoder_revision)
     except (OSError, ValueError) as error:
         raise DataError(first_line(error)) from error
+    return model
+
+
+def load_checkpoint(arguments: SereArguments) -> SereForAudioClassification:
+    """The model that `--model` names, run by this package's code and not by the code that lies beside its weights.
+
+    Raises:
+        DataError: it is no SERE model, has no weights in safetensors, or cannot be reached.
+    """
+    try:
+        kind = SereConfig.get_config_dict(arguments.model, revision=arguments.model_revision)[0].get("model_type")
+        if kind != SereConfig.model_type:
+            raise DataError(
+                f"--model {arguments.model} is of type {kind}, not a SERE model: give an encoder as --encoder."
+            )
+        return SereForAudioClassification.from_pretrained(
+            arguments.model, revision=arguments.model_revision, dtype=torch.float32
+        )
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(f"--model {arguments.model} cannot be loaded: {first_line(error)}") from error
+
+
+def continue_model(
+    checkpoint: SereForAudioClassification, arguments: SereArguments, labels: list[str], speaker_ids: bool, **changes
+) -> SereForAudioClassification:
+    """A model with the encoder, the refined weights and the prior of a checkpoint, not yet organised.
+
+    Other arguments as in `build_model`.
+
+    Raises:
+        DataError: a field of the configuration, or an encoder to train, that cannot be used.
+    """
+    if arguments.train_encoder != "none" and checkpoint.sere.encoder is None:
+        raise DataError(f"--model {arguments.model} has no encoder: leave --train_encoder out.")
+    try:
+        given = fields(arguments, labels, speaker_ids) | changes
+        config = SereConfig.from_dict(checkpoint.config.to_dict() | given)
+    except ValueError as error:
+        raise DataError(first_line(error)) from error
+    model = SereForAudioClassification(config).eval()
+    model.sere.load_state_dict(checkpoint.sere.state_dict())
     return model

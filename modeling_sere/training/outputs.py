@@ -18,7 +18,10 @@ from modeling_sere.training.pool import Pool
 
 STATE = "run_state.json"
 # what a resumed run may change without becoming another run
-FREE = ("resume", "overwrite_output_dir", "report_to", "output_dir", "cache_dir")
+FREE = (
+    "resume", "overwrite_output_dir", "report_to", "output_dir", "cache_dir",
+    "push_to_hub", "hub_model_id", "hub_private", "hub_revision_tag",
+)  # fmt: skip
 SCORES = ("uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "per_class_recall", "confusion")
 NOT_SCORED = dict.fromkeys(SCORES)
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "safetensors", "numpy")
@@ -125,9 +128,11 @@ def table(results: dict) -> str:
             ("the saved model, one clip at a time", results["uar_single_clip"]),
             *rows,
         ]
+    source, drawn = results["source"] or "unknown source", f"seed {results['seed']}"
     lines = [
-        f"{results['source']} -> {results['target']}, {results['shots']} shots per emotion, seed {results['seed']}, "
-        f"{results['setting']}, speaker ids: {'yes' if results['speaker_ids'] else 'no'}"
+        f"{source} -> {results['target']}, {results['shots']} shots per emotion, "
+        f"{'source-free' if results['source_free'] else drawn}, {results['setting']}, "
+        f"speaker ids: {'yes' if results['speaker_ids'] else 'no'}"
     ]
     lines += [f"  {name:<40} {100 * value:5.1f} % UAR" for name, value in rows if value is not None]
     spread = results.get("spread")

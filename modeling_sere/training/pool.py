@@ -4,7 +4,7 @@ import torch
 
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.adaptation import Domain
-from modeling_sere.training.data import Clip, Corpus
+from modeling_sere.training.data import Clip, Corpus, SkippedClip
 from modeling_sere.training.episodes import draw_shots
 from modeling_sere.training.features import Features
 
@@ -34,6 +34,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    @property
+    def skipped(self) -> list[SkippedClip]:
+        """Clips without usable audio."""
+        return self.features.skipped
 
     def shots(self, count: int, seed: int) -> torch.Tensor:
         """(n,) class index of `count` drawn clips per emotion, -100 elsewhere. Raises DataError: too few clips."""

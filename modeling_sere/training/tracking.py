@@ -7,7 +7,7 @@ from accelerate.utils import is_tensorboard_available
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import DataError
 
-PATHS = ("source", "target", "encoder", "label_map", "output_dir", "cache_dir")
+PATHS = ("source", "target", "encoder", "model", "label_map", "output_dir", "cache_dir")
 
 
 def recorded(arguments: SereArguments) -> dict:

@@ -1,0 +1,85 @@
+"""Adaptation without source data beside adaptation with it: what do the unlabelled source clips add?
+
+    python benchmarks/source_free.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json source_free.json
+
+Every directed pair of corpora is one task. "source-free" has of the source no more than the labelled clips' embeddings
+that travel in a checkpoint, as `train_sere.py --model ... --target ...`; "sere" has the whole source corpus. Both have
+the same shots. Scores are of the clips adapted on ("transductive"), and of what the saved model says of them one by one
+("single clips"); the expected calibration error of the latter is in the JSON file.
+"""
+
+import argparse
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
+
+from benchmarks.crosslingual import Experiment, QuickEvaluation, add_common, encode, meta, pairs, summary
+from modeling_sere.training.adaptation import Adaptation
+from modeling_sere.training.calibration import calibrate
+from modeling_sere.training.models import build_model
+from modeling_sere.training.sources import Sources
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_common(parser, draws="0-2")
+    return parser.parse_args()
+
+
+def run_task(task: tuple) -> list[dict]:
+    """All draws of one pair, with or without speaker ids."""
+    arguments, source, target, speaker_ids = task
+    experiment = Experiment(arguments, source, target, speaker_ids, "transductive")
+    everyone = list(range(len(experiment.target)))
+    with_source = experiment.adaptation({}, tuple(everyone))
+    rows = []
+    for draw in arguments.draws:
+        shots = experiment.shots(arguments.shots, draw)
+        with_source.install(with_source.organise(shots))  # the model is now a checkpoint, with its sources
+        sources = Sources(with_source.model, experiment.labels)
+        model = build_model(experiment.base, experiment.labels, speaker_ids, weights=False)
+        free = Adaptation(model, sources.domain, experiment.target.domain)
+        facts = {"source": experiment.names[0], "target": experiment.names[1], "draw": draw, "labels": "shots"}
+        for method, adaptation, labelled in (("sere", with_source, shots), ("source-free", free, sources.references)):
+            for setting, scores in scored(adaptation, labelled, experiment.target, everyone).items():
+                rows.append(facts | {"method": method, "setting": setting, "speaker_ids": speaker_ids} | scores)
+    return rows
+
+
+def scored(adaptation: Adaptation, shots: torch.Tensor, target, everyone: list[int]) -> dict[str, dict]:
+    """Scores of the field on the target, and of the map that a saved model carries."""
+    organised = adaptation.organise(shots)
+    temperature = calibrate(adaptation, organised)
+    adaptation.install(organised)  # the evaluation of single clips embeds them with the model's statistics
+    single = QuickEvaluation(adaptation, target, everyone, "inductive")
+    error = single.calibration_error(adaptation.single(organised) * (1 / temperature))
+    return {
+        "transductive": QuickEvaluation(adaptation, target, everyone, "transductive").scores(organised),
+        "single clips": single.scores(organised) | {"ece": error},
+    }
+
+
+def main():
+    arguments = parse()
+    corpora = encode(arguments)
+    tasks = [(arguments, *pair, speaker_ids) for speaker_ids in (True, False) for pair in pairs(corpora)]
+    with ProcessPoolExecutor(
+        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as executor:
+        done = tqdm(executor.map(run_task, tasks), total=len(tasks), desc="Tasks", unit="task")
+        rows = [row for rows in done for row in rows]
+    print(summary(rows))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({"meta": meta(arguments), "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
