@@ -9,29 +9,27 @@ the same shots. Scores are of the clips adapted on ("transductive"), and of what
 """
 
 import argparse
-import json
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
-from benchmarks.crosslingual import Experiment, QuickEvaluation, add_common, encode, meta, pairs, summary
+from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.crosslingual import summary
+from benchmarks.experiment import Experiment, QuickEvaluation, encode, pairs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.models import build_model
 from modeling_sere.training.sources import Sources
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_common(parser, draws="0-2")
-    return parser.parse_args()
+def measure(arguments: argparse.Namespace) -> list[dict]:
+    """All rows."""
+    corpora = encode(arguments)
+    tasks = [(arguments, *pair, speaker_ids) for speaker_ids in (True, False) for pair in pairs(corpora)]
+    return spread_out(run_task, tasks)
 
 
 def run_task(task: tuple) -> list[dict]:
@@ -67,19 +65,5 @@ def scored(adaptation: Adaptation, shots: torch.Tensor, target, everyone: list[i
     }
 
 
-def main():
-    arguments = parse()
-    corpora = encode(arguments)
-    tasks = [(arguments, *pair, speaker_ids) for speaker_ids in (True, False) for pair in pairs(corpora)]
-    with ProcessPoolExecutor(
-        os.cpu_count(), mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as executor:
-        done = tqdm(executor.map(run_task, tasks), total=len(tasks), desc="Tasks", unit="task")
-        rows = [row for rows in done for row in rows]
-    print(summary(rows))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"meta": meta(arguments), "rows": rows}, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    report(CorpusParser(__doc__, draws="0-2").parse_args(), measure, summary)
