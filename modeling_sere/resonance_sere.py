@@ -89,8 +89,12 @@ class ResonanceFilter:
     def weights(self, targets: torch.Tensor) -> torch.Tensor:
         """(D, C) map W with E W = H targets. targets (n, C)."""
         if self.dual:
-            return self.embeddings.T @ torch.cholesky_solve(targets, self.factor)
-        return torch.cholesky_solve(self.embeddings.T @ targets, self.factor)
+            return self._project(torch.cholesky_solve(targets, self.factor))
+        return torch.cholesky_solve(self._project(targets), self.factor)
+
+    def _project(self, values: torch.Tensor) -> torch.Tensor:
+        """E' values, (D, C): few columns are five times faster as rows."""
+        return (values.T @ self.embeddings).T
 
 
 def prior_scores(profile: dict[str, list[float]], labels: list[str], like: torch.Tensor):

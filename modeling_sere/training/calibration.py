@@ -70,9 +70,9 @@ def expected_accuracy(adaptation: Adaptation, shots: torch.Tensor) -> float | No
 
 def _answers(adaptation: Adaptation, shots: torch.Tensor, field: InstantaneousResonanceField) -> torch.Tensor:
     """(n source + n target,) class that a field gives each clip."""
-    labels = torch.cat([shots, shots.new_full((len(adaptation.target.embeddings),), UNLABELLED)])
-    result = field(adaptation.embeddings, adaptation.cues, labels, adaptation.domains, filter=adaptation.filter)
-    return result.posteriors.argmax(1)
+    changed = copy.copy(adaptation)
+    changed.field = field
+    return changed.organise(shots).posteriors.argmax(1)
 
 
 def _held_out_accuracy(adaptation: Adaptation, shots: torch.Tensor) -> float:
