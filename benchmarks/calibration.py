@@ -22,7 +22,7 @@ from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training.calibration import FOLDS, LOG_TEMPERATURES, calibrate, expected_accuracy
+from modeling_sere.training.calibration import FOLDS, LOG_TEMPERATURES, expected_accuracy, temperature
 from modeling_sere.training.evaluation import Evaluation
 from modeling_sere.training.metrics import expected_calibration_error
 
@@ -78,18 +78,19 @@ def run_task(task: tuple) -> list[dict]:
     for draw in arguments.draws:
         shots = experiment.shots(arguments.shots, draw)
         organised = adaptation.organise(shots)
-        logits = adaptation.single(organised)(*evaluation.inputs)
+        single, expected = adaptation.single(organised), expected_accuracy(adaptation, shots)
+        logits = single(*evaluation.inputs)
         references = torch.from_numpy(evaluation.references)
-        temperatures = (1.0, held_out_temperature(adaptation, shots), calibrate(adaptation, organised),
-                        best_temperature(logits, references))  # fmt: skip
+        agreement = temperature(single(adaptation.unknown.embeddings, adaptation.unknown.cues), expected)
+        temperatures = (1.0, held_out_temperature(adaptation, shots), agreement, best_temperature(logits, references))
         right = logits.argmax(1) == references
         for way, chosen in zip(WAYS, temperatures, strict=True):
             scores = (logits / chosen).softmax(1)
             rows.append({
-                "source": source[0].name, "target": target[0].name, "draw": draw, "speaker_ids": speaker_ids,
+                "source": source.corpus.name, "target": target.corpus.name, "draw": draw, "speaker_ids": speaker_ids,
                 "way": way, "temperature": chosen, "ece": expected_calibration_error(scores.numpy(), references),
                 "nll": float(F.cross_entropy(logits / chosen, references)), "accuracy": float(right.float().mean()),
-                "expected_accuracy": expected_accuracy(adaptation, shots), "bins": bins(scores.amax(1), right),
+                "expected_accuracy": expected, "bins": bins(scores.amax(1), right),
             })  # fmt: skip
     return rows
 

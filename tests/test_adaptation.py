@@ -8,7 +8,8 @@ import torch
 from modeling_sere import SereForAudioClassification
 from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training.adaptation import Adaptation, Domain, Embedded
+from modeling_sere.training.adaptation import TARGET, Adaptation, Domain, Embedded
+from modeling_sere.training.nuisance import NuisanceGroups
 from modeling_sere.training.sources import Sources
 
 CLASSES, SHOTS = 3, 4
@@ -54,32 +55,51 @@ def posteriors(adaptation: Adaptation, shots: torch.Tensor) -> torch.Tensor:
     return result.posteriors[len(shots) :]
 
 
-def test_model_answers_single_clips_as_the_field_did(model, setup):
+def test_model_answers_single_clips_as_the_read_out(model, setup):
     adaptation, target, _, shots = setup()
-    adaptation.install(adaptation.organise(shots))
-    expected = posteriors(adaptation, shots)
+    organised = adaptation.organise(shots)
+    adaptation.install(organised)
+    labels = torch.cat([shots, torch.full((len(target),), UNLABELLED)])
+    maps = adaptation.field.read_out(
+        adaptation.embeddings, adaptation.cues, labels, adaptation.domains, organised.posteriors
+    )
+    expected = maps[TARGET](adaptation.target.embeddings, adaptation.target.cues)
     for row in range(len(target)):
         with torch.no_grad():
             logits = model.classify(*model.sere.embedding(target.features[row : row + 1]))
-        torch.testing.assert_close(logits.softmax(1)[0], expected[row], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits[0], expected[row], rtol=1e-4, atol=1e-4)
+
+
+def test_without_nuisance_rounds_the_field_has_the_last_word(model, setup):
+    model.config.nuisance_rounds = 0
+    adaptation, _, _, shots = setup()
+    organised = adaptation.organise(shots)
+    torch.testing.assert_close(organised.posteriors[len(shots) :], posteriors(adaptation, shots))
+    assert torch.equal(organised.embeddings, adaptation.embeddings)
+
+
+def test_a_nuisance_round_removes_what_the_last_posteriors_show(model, setup):
+    adaptation, _, _, shots = setup()
+    model.config.nuisance_rounds = 0
+    first = adaptation.organise(shots)
+    model.config.nuisance_rounds = 1
+    second = adaptation.organise(shots)
+    told = first.posteriors.clone()
+    labelled = shots != UNLABELLED
+    told[: len(shots)][labelled] = torch.eye(CLASSES)[shots[labelled]]  # a label is surer than the field
+    parts = zip((adaptation.source, adaptation.target), told.split([len(shots), 42]), strict=True)
+    expected = torch.cat([NuisanceGroups(part.embeddings).removed(some) for part, some in parts])
+    torch.testing.assert_close(second.embeddings, expected)
+    assert not torch.allclose(second.embeddings, adaptation.embeddings, atol=1e-3)
+    labels = torch.cat([shots, torch.full((42,), UNLABELLED)])
+    result = adaptation.field(expected, adaptation.cues, labels, adaptation.domains)
+    torch.testing.assert_close(second.posteriors, result.posteriors)
 
 
 def test_clusters_around_the_shots_are_found(model, setup):
     model.config.prior_profile = {}  # random cues tell no emotion
     adaptation, _, references, shots = setup()
     assert (posteriors(adaptation, shots).argmax(1) == references).float().mean() > 0.8
-
-
-def test_with_speaker_statistics_the_field_s_map_gives_its_posteriors(model, setup):
-    adaptation, target, _, shots = setup(speakers=3)
-    model.adopt(adaptation.organise(shots).field)
-    model.sere.embedding.cue_std.copy_(adaptation.target.cue_std)
-    statistics, group = adaptation.clip_statistics()
-    with torch.no_grad():
-        embedded = model.sere.embedding(target.features, statistics[group[len(shots) :]])
-    torch.testing.assert_close(
-        model.classify(*embedded).softmax(1), posteriors(adaptation, shots), rtol=1e-4, atol=1e-5
-    )
 
 
 def test_single_map_knows_the_emotions_of_unknown_speakers(model, setup):
@@ -131,14 +151,15 @@ def test_few_clips_form_one_group(model):
     torch.testing.assert_close(adaptation.voices.statistics[0], adaptation.voices.statistics[1])
 
 
-def test_labelled_sources_travel(model, setup, tmp_path):
+def test_labelled_sources_travel_without_nuisance(model, setup, tmp_path):
     adaptation, target, _, shots = setup(speakers=2)
-    adaptation.install(adaptation.organise(shots))
+    organised = adaptation.organise(shots)
+    adaptation.install(organised)
     model.save_pretrained(tmp_path)
     loaded = SereForAudioClassification.from_pretrained(tmp_path)
     labelled = shots != UNLABELLED
     assert torch.equal(loaded.source_labels, shots[labelled])
-    torch.testing.assert_close(loaded.source_embeddings, adaptation.source.embeddings[labelled])
+    torch.testing.assert_close(loaded.source_embeddings, organised.embeddings[: len(shots)][labelled])
     torch.testing.assert_close(loaded.source_cues, adaptation.source.cues[labelled])
     with torch.no_grad():
         again = loaded.classify(*loaded.sere.embedding(target.features))
@@ -150,8 +171,9 @@ def test_organising_again_with_other_shots_leaves_the_adaptation_as_it_was(setup
     first = adaptation.organise(shots)
     adaptation.organise(shots.flip(0))
     again = adaptation.organise(shots)
-    for name in ("prototype", "response", "field"):
+    for name in ("prototype", "response"):
         assert torch.equal(getattr(first, name).weight, getattr(again, name).weight)
+    assert torch.equal(first.posteriors, again.posteriors)
     assert torch.equal(adaptation.single(first).weight, adaptation.single(again).weight)
 
 
@@ -177,19 +199,20 @@ def test_tiny_target(model, count):
     source, classes = domain(size, 12, 1)
     adaptation = Adaptation(model, source, target)
     organised = adaptation.organise(classes)
-    assert organised.field(adaptation.target.embeddings, adaptation.target.cues).isfinite().all()
+    assert organised.posteriors.isfinite().all()
     assert adaptation.single(organised)(adaptation.unknown.embeddings, adaptation.unknown.cues).isfinite().all()
 
 
 def test_sources_of_a_checkpoint_take_the_place_of_a_source_corpus(model, setup):
     """A corpus of nothing but its labelled clips, and the embeddings of those clips, give the same field."""
     whole, target, _, shots = setup(speakers=2)
-    whole.install(whole.organise(shots))
+    organised = whole.organise(shots)
+    whole.install(organised)
     sources = Sources(model, model.config.labels)
     assert torch.equal(sources.references, shots[shots != UNLABELLED]) and sources.shots == SHOTS
     free = Adaptation(model, sources.domain, target)
     only = copy.copy(whole)
-    only.source = Embedded(whole.source.embeddings[: len(sources)], whole.source.cues[: len(sources)])
+    only.source = Embedded(organised.embeddings[: len(sources)], whole.source.cues[: len(sources)])
     only.embeddings = torch.cat([only.source.embeddings, whole.target.embeddings])
     only.cues = torch.cat([only.source.cues, whole.target.cues])
     only.domains, only.filter = free.domains, whole.field.filter(only.embeddings)

@@ -50,10 +50,13 @@ def test_transductive_scores_are_those_of_the_field(make):
     evaluation = Evaluation(adaptation, pool, list(range(30)), "transductive")
     scores = evaluation.stages(organised)
     embedded = adaptation.target.embeddings, adaptation.target.cues
-    for name, linear in (
-        ("uar", organised.field), ("uar_before", organised.response), ("uar_prototype", organised.prototype),
-    ):  # fmt: skip
-        assert scores[name] == pytest.approx(np.mean(recalls(linear(*embedded).argmax(1), pool.references)))
+    answers = {
+        "uar": organised.posteriors[len(SHOTS) :],
+        "uar_before": organised.response(*embedded),
+        "uar_prototype": organised.prototype(*embedded),
+    }
+    for name, scored in answers.items():
+        assert scores[name] == pytest.approx(np.mean(recalls(scored.argmax(1), pool.references)))
     confusion = np.array(scores["confusion"])
     assert confusion.sum() == 30
     assert scores["uar"] == pytest.approx((confusion.diagonal() / confusion.sum(1)).mean())
@@ -78,7 +81,7 @@ def test_clips_without_a_label_are_not_scored(make):
     assert len(evaluation) == 27
     organised = adaptation.organise(SHOTS)
     kept = [row for row in range(30) if row not in (0, 4, 29)]
-    scores = organised.field(adaptation.target.embeddings[kept], adaptation.target.cues[kept])
+    scores = organised.posteriors[len(SHOTS) :][kept]
     assert evaluation.scores(organised)["uar"] == pytest.approx(
         np.mean(recalls(scores.argmax(1), pool.references[kept]))
     )

