@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from tqdm.auto import tqdm
 from modeling_sere.training.data import DataError
 from modeling_sere.training.features import DEFAULT_CACHE
 from modeling_sere.training.outputs import versions
+
+README = Path(__file__).with_name("README.md")
 
 
 class CorpusParser(argparse.ArgumentParser):
@@ -34,6 +37,7 @@ class CorpusParser(argparse.ArgumentParser):
         self.add_argument("--draws", type=_seeds, default=draws, help="first-last seed of the shot draws")
         self.add_argument("--cache_dir", default=str(DEFAULT_CACHE))
         self.add_argument("--json", help="write all rows to this file")
+        self.add_argument("--document", metavar="BLOCK", help="put command and table into this block of README.md here")
 
 
 class _Pairs(argparse.Action):
@@ -72,17 +76,47 @@ def report(arguments: argparse.Namespace, measure: Callable, summary: Callable, 
         rows = measure(arguments)
     except DataError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
-    print(summary(rows))
+    facts, table = meta(arguments) | {"seconds": round(time.monotonic() - start, 1)}, summary(rows)
+    print(table)
+    if arguments.document:
+        document(README, arguments.document, table, facts)
     if arguments.json:
-        content = {"meta": meta(arguments) | {"seconds": round(time.monotonic() - start, 1)}, "rows": rows}
+        content = {"meta": facts, "rows": rows}
         Path(arguments.json).write_text(json.dumps(content, indent=1) + "\n")
     if plot is not None and arguments.figure:
         plot(rows, arguments.figure)
 
 
+def document(page: Path, block: str, table: str, facts: dict):
+    """Replace what stands between the lines `<!-- block -->` and `<!-- end -->` of a page by a run.
+
+    Args:
+        table: what the run printed. facts: its `meta`, with "command".
+    """
+    text = page.read_text(encoding="utf-8")
+    start, end = f"<!-- {block} -->\n", "<!-- end -->"
+    before, found, after = text.partition(start)
+    if not found or end not in after:
+        sys.exit(f"--document: {page.name} has no block between the lines {start.strip()} and {end}: add it.")
+    packages = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "transformers", "numpy"))
+    made = f"{facts['date']}, {packages}, {facts['seconds'] / 60:.0f} min."
+    body = f"```\n{facts['command']}\n```\n\n{made}\n\n```\n{table.strip()}\n```\n"
+    page.write_text(before + start + body + after[after.index(end) :], encoding="utf-8")
+
+
+def command_line() -> str:
+    """How this process was called, less the folders of this machine and --document itself."""
+    words = [word if word.startswith("-") else word.rstrip("/").split("/")[-1] for word in sys.argv[1:]]
+    if "--document" in words:
+        place = words.index("--document")
+        del words[place : place + 2]
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+
+
 def meta(arguments) -> dict:
     """What the rows of a JSON file were measured on."""
     return {
+        "command": command_line(),
         "corpora": [Path(folder).resolve().name for folder in arguments.corpora],
         "encoder": "none" if arguments.encoder == "none" else Path(arguments.encoder).name,
         "shots": arguments.shots, "draws": arguments.draws,

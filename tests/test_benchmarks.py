@@ -156,3 +156,20 @@ def test_seeds():
     assert command._seeds("3") == [3] and command._seeds("0-2") == [0, 1, 2]
     with pytest.raises(command.argparse.ArgumentTypeError, match="0-9"):
         command._seeds("some")
+
+
+def test_document_puts_a_run_into_its_block(tmp_path, monkeypatch):
+    page = tmp_path / "README.md"
+    page.write_text("# Title\n<!-- one -->\nold\n<!-- end -->\ntext\n<!-- two -->\nkept\n<!-- end -->\n")
+    flags = ["--corpora", "/home/ana/emodb/", "/home/ana/emovo", "--draws", "0-9", "--document", "one"]
+    monkeypatch.setattr("sys.argv", ["/somewhere/shots.py", *flags])
+    versions = {"torch": "2", "transformers": "5", "numpy": "1"}
+    facts = {"command": command.command_line(), "date": "2026-01-02", "versions": versions, "seconds": 125}
+    command.document(page, "one", "\nmethod 61.0\n", facts)
+    command.document(page, "one", "\nmethod 62.0\n", facts)  # a later run replaces an earlier one
+    text = page.read_text()
+    assert text.startswith("# Title\n<!-- one -->\n") and text.endswith("<!-- two -->\nkept\n<!-- end -->\n")
+    assert "python benchmarks/shots.py --corpora emodb emovo --draws 0-9\n" in text and "2 min" in text
+    assert "method 62.0" in text and "61.0" not in text and "old" not in text and "ana" not in text
+    with pytest.raises(SystemExit, match="no block"):
+        command.document(page, "three", "", facts)
