@@ -49,8 +49,8 @@ class NuisanceGroups:
         """(n, d) in the principal directions."""
         size = min(DIRECTIONS, *self.embeddings.shape)
         centred = self.embeddings - self.embeddings.mean(0)
-        left, singular, _ = randomized_svd(centred.numpy(), size, random_state=0)
-        return torch.from_numpy(left * singular)
+        _, _, directions = randomized_svd(centred.numpy(), size, n_iter=5, random_state=0)
+        return centred @ torch.from_numpy(directions.T)
 
     def groups(self, posteriors: torch.Tensor) -> torch.Tensor:
         """(n,) group of each clip: k-means of what the emotion does not explain of its coordinates."""
