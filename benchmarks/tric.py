@@ -8,7 +8,7 @@ chain        closed form: where the chain goes from each clip, as class scores, 
 blocks       one gain per block of the embedding (dynamics, encoder layers) is trained by TRIC; then the field
 gains        one gain per feature is trained by TRIC; then the field
 soft-gains   the same with the field's surest quarter of the clips as labelled ones beside the shots
-refine       --refine_steps of train_sere.py on frames: highlight weights and gains by the whole loss; then the field
+refine       --refine_steps of train_sere.py on frames: highlight weights and gains by the loss with TRIC; then the field
 refine-0     the same with a weight of TRIC of 0: what of "refine" is TRIC's
 """
 
@@ -175,8 +175,7 @@ def with_refining(arguments, task: Task, store: FrameStore, starts: dict, accele
     organised = adaptation.organise(shots)
     before = task.uar(adaptation, organised)
     adaptation.install(organised)
-    if idea == "refine-0":
-        model.config.tric_weight = 0.0
+    model.config.tric_weight = 1.0 if idea == "refine" else 0.0
     options = SereArguments(encoder=arguments.encoder, seed=draw, refine_steps=REFINE_STEPS)
     with trainable(model, "none"), tempfile.TemporaryDirectory() as checkpoint:
         refinement = Refinement(

@@ -63,7 +63,7 @@ class SereArguments:
     )  # fmt: skip
     learning_rate: float = _option(1e-3, "Learning rate of refining (for a full encoder rather 1e-5).")
     batch_size: int = _option(32, "Labelled, and as many unlabelled, clips per refining step and process.")
-    tric_weight: float = _option(1.0, "Weight of TRIC in the refining loss.")
+    tric_weight: float = _option(0.0, "Weight of TRIC in the refining loss; it lost in every measurement.")
     consistency_weight: float = _option(0.5, "Weight of the consistency between two views in the refining loss.")
 
     push_to_hub: bool = _option(False, "Put the finished model and its card on the Hub.")
