@@ -8,7 +8,7 @@ chain        closed form: where the chain goes from each clip, as class scores, 
 blocks       one gain per block of the embedding (dynamics, encoder layers) is trained by TRIC; then the field
 gains        one gain per feature is trained by TRIC; then the field
 soft-gains   the same with the field's surest quarter of the clips as labelled ones beside the shots
-refine       --refine_steps of train_sere.py on frames: highlight weights and gains by the loss with TRIC; then the field
+refine       --refine_steps of train_sere.py on frames: highlight weights and gains by the loss with TRIC; the field
 refine-0     the same with a weight of TRIC of 0: what of "refine" is TRIC's
 """
 
