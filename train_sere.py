@@ -183,17 +183,18 @@ def main():
         results |= outputs.NOT_SCORED
         if len(evaluation):
             results |= evaluation.stages(organised)
-            single = Evaluation(adaptation, target, scored, "inductive")
-            results["uar_single_clip"] = single.scores(organised)["uar"]
+            single, read_out = Evaluation(adaptation, target, scored, "inductive"), adaptation.single(organised)
+            results["uar_single_clip"] = single.of_map(read_out)["uar"]
             results["calibration"] = {
                 "temperature": temperature,
-                "ece_before": single.calibration_error(adaptation.single(organised)),
-                "ece_after": single.calibration_error(adaptation.single(organised) * (1 / temperature)),
+                "ece_before": single.calibration_error(read_out),
+                "ece_after": single.calibration_error(read_out * (1 / temperature)),
             }
         # refined features belong to one draw of shots, and so do the sources of a model
         if len(evaluation) and arguments.refine_steps == 0 and source_corpus is not None:
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
-            draws = [adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds]
+            others = (adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds[1:])
+            draws = [organised, *others]
             results["spread"] = spread(seeds, [evaluation.scores(draw)["uar"] for draw in draws])
 
     # F. Save model, card and results, and push them

@@ -22,7 +22,7 @@ from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training.calibration import FOLDS, LOG_TEMPERATURES, expected_accuracy, temperature
+from modeling_sere.training.calibration import LOG_TEMPERATURES, expected_accuracy, held_out_folds, temperature
 from modeling_sere.training.evaluation import Evaluation
 from modeling_sere.training.metrics import expected_calibration_error
 
@@ -45,12 +45,8 @@ def best_temperature(logits: torch.Tensor, references: torch.Tensor) -> float:
 
 def held_out_temperature(adaptation, shots: torch.Tensor) -> float:
     """The best temperature for shots that took part without their label, a fold at a time."""
-    rank = torch.zeros_like(shots)
-    for k in shots[shots != UNLABELLED].unique():
-        rank[shots == k] = torch.arange(int((shots == k).sum()))
     logits, references = [], []
-    for fold in range(FOLDS):
-        held_out = (shots != UNLABELLED) & (rank % FOLDS == fold)
+    for held_out in held_out_folds(shots):
         labels = torch.full_like(adaptation.domains, UNLABELLED)
         labels[: len(shots)] = shots.masked_fill(held_out, UNLABELLED)
         result = adaptation.field(

@@ -168,8 +168,8 @@ class Adaptation:
         shots (n source,): class index of the labelled clips, -100 elsewhere.
         """
         labels = self._labels(shots)
-        embeddings, filter = self.embeddings, self.filter
-        posteriors = self.field(embeddings, self.cues, labels, self.domains, filter=filter).posteriors
+        embeddings = self.embeddings
+        posteriors = self.field(embeddings, self.cues, labels, self.domains, filter=self.filter).posteriors
         for _ in range(self.field.config.nuisance_rounds):
             embeddings = self._without_nuisance(posteriors, labels)
             posteriors = self.field(embeddings, self.cues, labels, self.domains).posteriors
