@@ -15,6 +15,7 @@ import logging
 import sys
 import time
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from accelerate import Accelerator
@@ -194,8 +195,8 @@ def main():
         if len(evaluation) and arguments.refine_steps == 0 and source_corpus is not None:
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             others = (adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds[1:])
-            draws = [organised, *others]
-            results["spread"] = spread(seeds, [evaluation.scores(draw)["uar"] for draw in draws])
+            uars = [evaluation.scores(draw)["uar"] for draw in chain([organised], others)]
+            results["spread"] = spread(seeds, uars)
 
     # F. Save model, card and results, and push them
     with stage("save"):

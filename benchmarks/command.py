@@ -115,10 +115,10 @@ def command_line() -> str:
 
 def meta(arguments) -> dict:
     """What the rows of a JSON file were measured on."""
-    return {
-        "command": command_line(),
-        "corpora": [Path(folder).resolve().name for folder in arguments.corpora],
-        "encoder": "none" if arguments.encoder == "none" else Path(arguments.encoder).name,
-        "shots": arguments.shots, "draws": arguments.draws,
-        "date": time.strftime("%Y-%m-%d"), "versions": versions(),
-    }  # fmt: skip
+    given = vars(arguments)
+    facts = {name: given[name] for name in ("shots", "draws") if name in given}
+    if "corpora" in given:
+        facts["corpora"] = [Path(folder).resolve().name for folder in arguments.corpora]
+    if "encoder" in given:
+        facts["encoder"] = "none" if arguments.encoder == "none" else Path(arguments.encoder).name
+    return facts | {"command": command_line(), "date": time.strftime("%Y-%m-%d"), "versions": versions()}

@@ -4,6 +4,7 @@ The paper (arXiv:2604.07417) names both; its formulae are not public. The equati
 and are derived, under the same names, in docs/method.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 UNLABELLED = -100
+LARGEST_BIAS = 300.0  # of an emotion in the balance: keeps its exponential within double precision
 CHUNK = 16384  # clips per block of a sum over clips: bounds the working memory, changes no result
 
 
@@ -25,7 +27,13 @@ def spread(scores: torch.Tensor) -> torch.Tensor:
     return torch.where(value > 1e-8, value, torch.ones_like(value))
 
 
-def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: float = 1.0, iterations: int = 200):
+def balanced_softmax(
+    scores: torch.Tensor,
+    class_prior: torch.Tensor,
+    strength: float = 1.0,
+    iterations: int = 200,
+    bias: torch.Tensor | None = None,
+):
     """Row softmax whose column means follow a class prior (equation "balance" of docs/method.md; Sinkhorn, Knopp 1967).
 
     Args:
@@ -33,38 +41,48 @@ def balanced_softmax(scores: torch.Tensor, class_prior: torch.Tensor, strength: 
         class_prior: (C,) >= 0, summing to 1.
         strength: 0 gives the plain softmax, 1 column means equal to `class_prior`, between them a compromise
             (the exponent of the column step, as in KL-relaxed transport).
+        bias: (C,) where to start: one near the result saves iterations and changes nothing else.
 
     Returns:
         `(posteriors, bias)`: (n, C), rows summing to 1, and (C,): `posteriors = softmax(scores + bias)`.
     """
     class_prior = class_prior.clamp_min(1e-8)
-    bias = torch.zeros_like(class_prior)
-    posteriors = torch.softmax(scores, 1)
     if strength == 0:
-        return posteriors, bias
+        return torch.softmax(scores, 1), torch.zeros_like(class_prior)
+    log_prior = class_prior.clamp_min(1e-8).double().log()
+    wide = scores.double()
+    kernel = (wide - wide.amax(1, keepdim=True)).clamp_min(-LARGEST_BIAS).exp()
+    bias = torch.zeros_like(log_prior) if bias is None else bias.double()
+    share = _share(kernel, bias)
     for _ in range(iterations):
-        share = posteriors.mean(0)
-        step = strength * (class_prior.log() - share.clamp_min(1e-12).log() + bias) - bias
+        step = strength * (log_prior - share.clamp_min(1e-12).log() + bias) - bias
         if step.abs().max() < 1e-5:
             break
         if strength == 1:  # Sinkhorn's step always helps but may take thousands: take Newton's where it helps more
-            newton = bias + _newton_step(posteriors, share, class_prior)
-            candidate = torch.softmax(scores + newton, 1)
-            if (candidate.mean(0) - class_prior).abs().sum() < 0.5 * (share - class_prior).abs().sum():
-                bias, posteriors = newton, candidate
+            newton = bias + _newton_step(kernel, bias, share, log_prior.exp())
+            candidate = _share(kernel, newton)
+            if (candidate - log_prior.exp()).abs().sum() < 0.5 * (share - log_prior.exp()).abs().sum():
+                bias, share = newton, candidate
                 continue
-        bias = bias + step
-        posteriors = torch.softmax(scores + bias, 1)
-    return posteriors, bias
+        bias = (bias + step).clamp(-LARGEST_BIAS, LARGEST_BIAS)
+        share = _share(kernel, bias)
+    bias = bias.to(scores.dtype)
+    return torch.softmax(scores + bias, 1), bias
 
 
-def _newton_step(posteriors: torch.Tensor, share: torch.Tensor, class_prior: torch.Tensor) -> torch.Tensor:
+def _share(kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """(C,) column means of the row softmax of `log(kernel) + bias`, by two products with a vector."""
+    gain = (bias - bias.max()).exp()
+    return gain * (kernel.T @ (kernel @ gain).reciprocal()) / len(kernel)
+
+
+def _newton_step(kernel, bias, share: torch.Tensor, class_prior: torch.Tensor) -> torch.Tensor:
     """(C,) step of the bias for the convex potential `mean logsumexp(scores + b) - class_prior . b`."""
-    p = posteriors.double()
-    hessian = torch.diag(share.double()) - p.T @ p / len(p)
+    p = (kernel.log() + bias).softmax(1)
+    hessian = torch.diag(share) - p.T @ p / len(p)
     hessian = hessian + 1 / len(share)  # a constant added to the bias changes nothing: take it out of the null space
     hessian.diagonal().add_(1e-10)
-    return torch.linalg.solve(hessian, (class_prior - share).double()).to(share.dtype)
+    return torch.linalg.solve(hessian, class_prior - share)
 
 
 class ResonanceFilter:
@@ -77,7 +95,7 @@ class ResonanceFilter:
     """
 
     def __init__(self, embeddings: torch.Tensor, damping: float):
-        self.embeddings = embeddings
+        self.embeddings, self.damping = embeddings, damping
         self.dual = embeddings.shape[0] < embeddings.shape[1]
         if self.dual:
             gram = embeddings @ embeddings.T
@@ -85,6 +103,12 @@ class ResonanceFilter:
             gram = sum(block.T @ block for block in embeddings.split(CHUNK))
         gram.diagonal().add_(damping)
         self.factor = torch.linalg.cholesky(gram)
+
+    def __call__(self, targets: torch.Tensor) -> torch.Tensor:
+        """H targets, (n, C). targets (n, C)."""
+        if self.dual:
+            return targets - self.damping * torch.cholesky_solve(targets, self.factor)
+        return self.embeddings @ self.weights(targets)
 
     def weights(self, targets: torch.Tensor) -> torch.Tensor:
         """(D, C) map W with E W = H targets. targets (n, C)."""
@@ -215,9 +239,9 @@ class InstantaneousResonanceField(nn.Module):
             rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
             responses = rounds.starts
             for keep in torch.linspace(1, 0, self.config.field_rounds).tolist():
-                posteriors, _ = rounds.balance(responses, self.config.field_sharpness)
+                posteriors = rounds.balance(responses, self.config.field_sharpness)
                 responses = rounds.resonate(posteriors, keep)
-            return FieldOutput(*rounds.balance(responses, 1.0))
+            return rounds.output(responses)
 
     @torch.no_grad()
     def read_out(
@@ -230,25 +254,25 @@ class InstantaneousResonanceField(nn.Module):
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
             rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
-            return rounds.balance(rounds.resonate(posteriors, keep=0.0), 1.0)[1]
+            return rounds.output(rounds.resonate(posteriors, keep=0.0)).maps
 
 
 @dataclass
 class _Response:
-    """A map together with its `scores` (n, C) on the clips of a domain, so that no round applies it twice."""
+    """Scores (n, C) on the clips of a domain. `linear` makes the map that gives them: only the last one's is needed."""
 
-    linear: LinearMap
+    linear: Callable[[], LinearMap]
     scores: torch.Tensor
 
     def __add__(self, other: "_Response") -> "_Response":
-        return _Response(self.linear + other.linear, self.scores + other.scores)
+        return _Response(lambda: self.linear() + other.linear(), self.scores + other.scores)
 
     def __mul__(self, factor) -> "_Response":
-        return _Response(self.linear * factor, self.scores * factor)
+        return _Response(lambda: self.linear() * factor, self.scores * factor)
 
     def normalised(self) -> "_Response":
         """Centred over the classes, and of unit spread over the clips."""
-        centered = _Response(self.linear.centered(), center_rows(self.scores))
+        centered = _Response(lambda: self.linear().centered(), center_rows(self.scores))
         return centered * (1 / spread(centered.scores))
 
 
@@ -262,40 +286,53 @@ class _Rounds:
         if class_prior is None:
             self.class_prior = embeddings.new_full((config.num_labels,), 1 / config.num_labels)
         self.members = {int(d): (domains == d).nonzero().squeeze(1) for d in domains.unique()}
-        self.embeddings, self.cues = embeddings, cues
+        self.biases = dict.fromkeys(self.members)  # of the last balance
         self.labelled = (labels != UNLABELLED).nonzero().squeeze(1)
         self.onehot = F.one_hot(labels[self.labelled], config.num_labels).float()
         weight = config.prior_weight if len(config.prior_profile) else 0.0
         self.gain = (1 + weight) ** 0.5
-        response, prior = self._apply(field.response(embeddings, labels)), self._apply(field.prior(embeddings))
+        of_labels, of_cues = field.response(embeddings, labels), field.prior(embeddings)
+        # the one looks at embeddings alone, the other at cues
+        response = self._by_domain(lambda: of_labels, embeddings @ of_labels.weight)
+        prior = self._by_domain(lambda: of_cues, cues @ of_cues.cue_weight + of_cues.bias)
         self.starts = {
             d: (response[d].normalised() + prior[d].normalised() * weight).normalised() * self.gain
             for d in self.members
         }
 
-    def _apply(self, linear: LinearMap) -> dict[int, _Response]:
-        """A map on the clips of every domain."""
-        scores = linear(self.embeddings, self.cues)
+    def _by_domain(self, linear: Callable[[], LinearMap], scores: torch.Tensor) -> dict[int, _Response]:
+        """A map and its scores on the clips of every domain."""
         return {d: _Response(linear, scores[index]) for d, index in self.members.items()}
 
-    def balance(self, responses: dict[int, _Response], sharpness: float) -> tuple[torch.Tensor, dict[int, LinearMap]]:
-        """Posteriors (n, C) of the sharpened scores, balanced per domain, and the maps whose softmax they are."""
-        posteriors = self.embeddings.new_empty(len(self.embeddings), self.config.num_labels)
-        maps = {}
+    def balance(self, responses: dict[int, _Response], sharpness: float) -> torch.Tensor:
+        """Posteriors (n, C) of the sharpened scores, balanced per domain; `biases` are left for `maps`."""
+        posteriors = self.class_prior.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
         for d, index in self.members.items():
-            sharp = responses[d] * sharpness
-            posteriors[index], bias = balanced_softmax(sharp.scores, self.class_prior, self.config.field_balance)
-            maps[d] = LinearMap(sharp.linear.weight, sharp.linear.cue_weight, sharp.linear.bias + bias)
-        return posteriors, maps
+            posteriors[index], self.biases[d] = balanced_softmax(
+                responses[d].scores * sharpness, self.class_prior, self.config.field_balance, bias=self.biases[d]
+            )
+        return posteriors
 
     def resonate(self, posteriors: torch.Tensor, keep: float) -> dict[int, _Response]:
         """Posteriors through the resonance filter, labelled clips clamped, joined by `keep` times the start."""
         clamped = posteriors.clone()
         clamped[self.labelled] = self.onehot
-        filtered = self._apply(LinearMap.of_embeddings(self.filter.weights(clamped - clamped.mean(0))))
+        clamped -= clamped.mean(0)
+        filtered = self._by_domain(
+            lambda: LinearMap.of_embeddings(self.filter.weights(clamped)), self.filter(clamped)
+        )
         joined = {d: filtered[d].normalised() + self.starts[d] * keep for d in self.members}
         scale = self.gain / spread(torch.cat([response.scores for response in joined.values()]))
         return {d: response * scale for d, response in joined.items()}
+
+    def output(self, responses: dict[int, _Response]) -> FieldOutput:
+        """Posteriors of these responses, and the maps whose softmax they are."""
+        posteriors = self.balance(responses, 1.0)
+        maps = {}
+        for d, response in responses.items():
+            linear = response.linear()
+            maps[d] = LinearMap(linear.weight, linear.cue_weight, linear.bias + self.biases[d])
+        return FieldOutput(posteriors, maps)
 
 
 class TripleResonanceInteractionChain(nn.Module):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_sere.training.nuisance import GROUP_SIZE, MAX_GROUPS, NuisanceGroups, unexplained, without_means
+from modeling_sere.training.nuisance import GROUP_SIZE, MAX_GROUPS, NuisanceGroups, class_means, unexplained
 
 SIZE, CLASSES, SENTENCES = 24, 3, 5
 
@@ -14,6 +14,10 @@ def clips():
     emotions, sentences = torch.randint(CLASSES, (200,)), torch.randint(SENTENCES, (200,))
     values = torch.randn(CLASSES, SIZE)[emotions] + 3 * torch.randn(SENTENCES, SIZE)[sentences]
     return F.normalize(values + torch.randn(200, SIZE), dim=1), emotions, sentences
+
+
+def without_means(values, posteriors):
+    return values - posteriors @ class_means(values, posteriors)
 
 
 @pytest.mark.parametrize("without", [unexplained, without_means])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.modeling_sere import SereForAudioClassification
-from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField, LinearMap
+from modeling_sere.resonance_sere import CHUNK, UNLABELLED, InstantaneousResonanceField, LinearMap
 from modeling_sere.training.nuisance import NuisanceGroups
 from modeling_sere.training.voices import GROUPS, voice_group_map
 
@@ -37,6 +37,8 @@ class Domain:
 
     def subset(self, rows: list[int]) -> "Domain":
         """These rows, in this order."""
+        if rows == list(range(len(self))):
+            return self  # without a copy
         speakers = None if self.speakers is None else self.speakers[rows].unique(return_inverse=True)[1]
         return Domain(self.features[rows], speakers)
 
@@ -117,13 +119,21 @@ def speakers(domain: Domain) -> Grouping:
 def embed(model: SereForAudioClassification, features: torch.Tensor, grouping: Grouping) -> Embedded:
     """Normalise a domain's raw features (n, D) group by group (docs/method.md, "Embedding")."""
     embedding = model.sere.embedding
-    standardised = torch.empty_like(features)
+    embeddings = torch.empty_like(features)
+    raw = features.new_empty(len(features), embedding.cue_map.shape[1])
     for g in range(len(grouping.statistics)):
-        rows = grouping.group == g
-        standardised[rows] = embedding.standardised(features[rows], grouping.statistics[g])
-    raw = embedding.raw_cues(standardised)
+        for rows in (grouping.group == g).nonzero().squeeze(1).split(CHUNK):
+            standardised = embedding.standardised(features[rows], grouping.statistics[g])
+            embeddings[rows], raw[rows] = embedding.embed(standardised), embedding.raw_cues(standardised)
     cue_std = moments(raw)[1]
-    return Embedded(embedding.embed(standardised), embedding.cues(raw, cue_std), cue_std)
+    return Embedded(embeddings, embedding.cues(raw, cue_std), cue_std)
+
+
+def joined(source: Embedded, target: Embedded) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings and cues of both, source first. Each of them then holds a view, so that there is one copy in all."""
+    embeddings = torch.cat([source.embeddings, target.embeddings])
+    source.embeddings, target.embeddings = embeddings[: len(source)], embeddings[len(source) :]
+    return embeddings, torch.cat([source.cues, target.cues])
 
 
 class Adaptation:
@@ -151,8 +161,7 @@ class Adaptation:
             if target.speakers is not None and source.speakers is not None:
                 self.unknown_source = embed(model, source.features, voices(model, source.features))
         self.field = InstantaneousResonanceField(model.config)
-        self.embeddings = torch.cat([self.source.embeddings, self.target.embeddings])
-        self.cues = torch.cat([self.source.cues, self.target.cues])
+        self.embeddings, self.cues = joined(self.source, self.target)
         self.domains = torch.tensor([SOURCE] * len(source) + [TARGET] * len(target))
         self.filter = self.field.filter(self.embeddings)
         embedding = model.sere.embedding
@@ -208,8 +217,8 @@ class Adaptation:
         """Embeddings, cues and resonance filter of both domains as of unknown speakers."""
         if self.unknown is self.target:
             return self.embeddings, self.cues, self.filter
-        embeddings = torch.cat([self.unknown_source.embeddings, self.unknown.embeddings])
-        return embeddings, torch.cat([self.unknown_source.cues, self.unknown.cues]), self.field.filter(embeddings)
+        embeddings, cues = joined(self.unknown_source, self.unknown)
+        return embeddings, cues, self.field.filter(embeddings)
 
     def _labels(self, shots: torch.Tensor) -> torch.Tensor:
         return torch.cat([shots, shots.new_full((len(self.target.embeddings),), UNLABELLED)])

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from modeling_sere.training.data import Corpus, DataError, DecodedClip, SkippedC
 logger = logging.getLogger(__name__)
 
 DEFAULT_CACHE = Path(HF_HOME) / "sere"
-SHARD_CLIPS = 256  # decoded together, sorted by length, encoded in batches, written as one shard
+SHARD_CLIPS = 256  # decoded together, sorted by length, encoded in batches, written as one shard,
+SHARD_SECONDS = 1200  # or fewer if they are long
 BATCH_SECONDS = 60  # padded audio per batch
 
 
@@ -76,9 +78,17 @@ class FeatureCache:
             except (ValueError, OSError, EOFError) as error:
                 logger.warning("Feature cache: %s is damaged and will be encoded again (%s).", path.name, error)
 
-    def __getitem__(self, key: str) -> np.ndarray:
-        path, row = self.places[key]
-        return np.array(np.load(path, mmap_mode="r")[row]["features"])
+    def read(self, keys: list[str]) -> np.ndarray:
+        """Features (n, D) of clips that are there, one row per key."""
+        rows: dict[Path, list[int]] = {}
+        for row, key in enumerate(keys):
+            rows.setdefault(self.places[key][0], []).append(row)
+        values = None
+        for path, wanted in rows.items():
+            shard = np.load(path, mmap_mode="r")["features"]
+            values = np.empty((len(keys), shard.shape[1]), np.float32) if values is None else values
+            values[wanted] = shard[[self.places[keys[row]][1] for row in wanted]]
+        return values
 
     def _place(self, path: Path, shard: np.ndarray):
         self.places.update((key.decode(), (path, row)) for row, key in enumerate(shard["key"]))
@@ -156,20 +166,22 @@ class FeatureExtraction:
         """Raw features of `indices` (default: all clips) of a corpus, the same on every process."""
         indices = list(range(len(corpus))) if indices is None else sorted(indices)
         mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
-        rows, skipped = self._extract(corpus, mine)
-        rows = sorted(gather_object(rows), key=lambda row: row[0])
-        skipped = sorted(gather_object(skipped))
-        if not rows:
+        found, values, skipped = zip(*gather_object([self._extract(corpus, mine)]), strict=True)
+        found, skipped = list(chain(*found)), sorted(chain(*skipped))
+        if not found:
             raise DataError(f"{corpus.name}: not one clip could be read; the first is {_explain(corpus, skipped[0])}.")
+        values = values[0] if len(values) == 1 else np.concatenate([part for part in values if len(part)])
+        order = sorted(range(len(found)), key=found.__getitem__)
         return Features(
-            values=np.stack([row[2] for row in rows]),
-            indices=[row[0] for row in rows],
-            keys=[row[1] for row in rows],
+            values=values if order == list(range(len(order))) else values[order],
+            indices=[found[row][0] for row in order],
+            keys=[found[row][1] for row in order],
             skipped=[SkippedClip(corpus.clips[index].name, reason) for index, reason in skipped],
         )
 
-    def _extract(self, corpus, indices):
-        rows, skipped, waiting = [], [], []
+    def _extract(self, corpus, indices) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
+        """Index and key of each usable clip, their features (n, D), and index and reason of the others."""
+        found, skipped, waiting, encoded = [], [], [], {}
         known = self.cache.places if self.cache else {}
         bar = tqdm(
             total=len(indices), desc=f"Encoding {corpus.name}", unit="clip",
@@ -180,29 +192,33 @@ class FeatureExtraction:
             if clip.error is not None:
                 skipped.append((clip.index, str(clip.error)))
                 logger.warning("Skipped: %s", clip.error)
-            elif clip.waveform is None:
-                rows.append((clip.index, clip.key, self.cache[clip.key]))
-            else:
+                continue
+            found.append((clip.index, clip.key))
+            if clip.waveform is not None:
                 waiting.append(clip)
-            if len(waiting) == SHARD_CLIPS:
-                rows += self._encode(waiting)
+            if len(waiting) == SHARD_CLIPS or sum(len(clip.waveform) for clip in waiting) > SHARD_SECONDS * 16000:
+                self._encode(waiting, encoded)
                 waiting = []
-        rows += self._encode(waiting)
+        self._encode(waiting, encoded)
         bar.close()
-        return rows, skipped
+        keys = [key for _, key in found]
+        if not keys:
+            return found, np.empty((0, 0), np.float32), skipped
+        return found, np.stack([encoded[key] for key in keys]) if encoded else self.cache.read(keys), skipped
 
-    def _encode(self, clips: list[DecodedClip]) -> list[tuple[int, str, np.ndarray]]:
-        rows = []
+    def _encode(self, clips: list[DecodedClip], kept: dict[str, np.ndarray]):
+        """Features of some clips, into the cache if there is one, else into `kept`."""
+        features = {}
         for batch in length_batches([len(clip.waveform) for clip in clips]):
             values, mask = collate([clips[i].waveform for i in batch], self.accelerator.device)
             with torch.inference_mode(), self.accelerator.autocast():
-                _, features = self.model.pool(self.model.frames(values, mask))
-            features = features.float().cpu().numpy()
-            rows += [(clips[i].index, clips[i].key, row) for i, row in zip(batch, features, strict=True)]
-        self.encoded += len(rows)
-        if self.cache is not None:
-            self.cache.add({key: row for _, key, row in rows})
-        return rows
+                _, pooled = self.model.pool(self.model.frames(values, mask))
+            features |= zip((clips[i].key for i in batch), pooled.float().cpu().numpy(), strict=True)
+        self.encoded += len(clips)
+        if self.cache is None:
+            kept.update(features)
+        else:
+            self.cache.add(features)
 
 
 def _explain(corpus: Corpus, skipped: tuple[int, str]) -> str:

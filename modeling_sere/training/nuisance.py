@@ -14,6 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.extmath import randomized_svd
 from torch.nn import functional as F
 
+from modeling_sere.resonance_sere import CHUNK
+
 GROUP_SIZE = 20  # clips of a group on average
 MAX_GROUPS = 64  # so that grouping stays linear in the number of clips
 DIRECTIONS = 20  # principal directions in which clips are grouped
@@ -27,14 +29,14 @@ def unexplained(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
     return values - posteriors @ torch.linalg.solve(gram, posteriors.T @ values)
 
 
-def without_means(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
-    """(n, d) less the mean of each clip's emotion, (n, C) telling how much it is of each.
+def class_means(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
+    """(C, d) mean of each emotion's clips, (n, C) telling how much a clip is of each.
 
-    Where posteriors are unsure this leaves a part of the emotion: a group's lean towards one emotion is then taken away
-    in part, as groups are expected to have all of them. That is worth 4 points beside the exact residual.
+    A clip's posteriors times these are taken off it. Where they are unsure this leaves a part of the emotion: a group's
+    lean towards one emotion is then taken away in part, as groups are expected to have all of them. That is worth 4
+    points beside the exact residual.
     """
-    means = posteriors.T @ values / posteriors.sum(0).clamp_min(1e-6)[:, None]
-    return values - posteriors @ means
+    return posteriors.T @ values / posteriors.sum(0).clamp_min(1e-6)[:, None]
 
 
 class NuisanceGroups:
@@ -65,7 +67,13 @@ class NuisanceGroups:
         if self.count < 2:
             return self.embeddings
         groups = self.groups(posteriors)
-        rest = without_means(self.embeddings, posteriors)
-        sums = rest.new_zeros(self.count, rest.shape[1]).index_add_(0, groups, rest)
+        means = class_means(self.embeddings, posteriors)
+        sums = torch.zeros(self.count, means.shape[1])
+        result = torch.empty_like(self.embeddings)
+        blocks = [slice(start, start + CHUNK) for start in range(0, len(result), CHUNK)]
+        for rows in blocks:
+            sums.index_add_(0, groups[rows], self.embeddings[rows] - posteriors[rows] @ means)
         shared = sums / (groups.bincount(minlength=self.count) + SHRINKAGE)[:, None]
-        return F.normalize(self.embeddings - shared[groups], dim=1)
+        for rows in blocks:
+            result[rows] = F.normalize(self.embeddings[rows] - shared[groups[rows]], dim=1)
+        return result
