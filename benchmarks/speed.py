@@ -298,7 +298,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", nargs="+", required=True, help="folder with metadata.csv; of two, source and target")
+    parser.add_argument("--corpus", nargs="+", required=True, help="folder with metadata.csv, or source and target")
     parser.add_argument("--encoder", default="none", help="encoder folder, Hub id, or none")
     parser.add_argument("--json", help="write all rows to this file")
     parser.add_argument("--document", metavar="BLOCK", help="put command and table into this block of README.md here")
