@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from modeling_sere.resonance_sere import UNLABELLED, LinearMap
+from modeling_sere.configuration_sere import NUM_CUES
+from modeling_sere.resonance_sere import CHUNK, UNLABELLED, LinearMap
 from modeling_sere.training.adaptation import Adaptation, Organised
 from modeling_sere.training.metrics import expected_calibration_error, score
 from modeling_sere.training.pool import Pool
@@ -25,10 +26,9 @@ class Evaluation:
         self.rows, self.told = torch.tensor(rows)[labelled], labelled
         self.references = target.references[self.rows].numpy()
         if setting == "transductive":
-            self.inputs = adaptation.target.embeddings[labelled], adaptation.target.cues[labelled]
+            self.inputs = adaptation.target.embeddings, adaptation.target.cues
         else:
-            with torch.no_grad():
-                self.inputs = adaptation.model.sere.embedding(target.domain.features[self.rows])
+            self.inputs, self.told = embed_singly(adaptation, target.domain.features, self.rows), slice(None)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,11 +39,11 @@ class Evaluation:
 
     def of_map(self, linear: LinearMap) -> dict:
         """The same of a map."""
-        return self.of_answers(linear(*self.inputs).argmax(1))
+        return self.of_answers(linear(*self.inputs)[self.told].argmax(1))
 
     def calibration_error(self, linear: LinearMap) -> float:
         """Expected calibration error of a map's softmax."""
-        return expected_calibration_error(linear(*self.inputs).softmax(1).numpy(), self.references)
+        return expected_calibration_error(linear(*self.inputs)[self.told].softmax(1).numpy(), self.references)
 
     def scores(self, organised: Organised) -> dict:
         """The same of SERE: the field's posteriors, or what the saved model says of a clip it has not seen."""
@@ -58,6 +58,16 @@ class Evaluation:
             "uar_before": self.of_map(organised.response)["uar"],
             "uar_prototype": self.of_map(organised.prototype)["uar"],
         }
+
+
+@torch.no_grad()
+def embed_singly(adaptation: Adaptation, features: torch.Tensor, rows: torch.Tensor):
+    """Embeddings (m, D) and cues (m, 5) of these rows of raw features (n, D), as the saved model makes them."""
+    embeddings, cues = features.new_empty(len(rows), features.shape[1]), features.new_empty(len(rows), NUM_CUES)
+    for start in range(0, len(rows), CHUNK):
+        block = slice(start, start + CHUNK)
+        embeddings[block], cues[block] = adaptation.model.sere.embedding(features[rows[block]])
+    return embeddings, cues
 
 
 def spread(seeds: list[int], uars: list[float]) -> dict:
