@@ -122,20 +122,27 @@ def main():
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 2)
 
     # B. Encode every clip once
-    def encode(cache_dir: str | None) -> tuple[Pool | Sources, Pool]:
-        extract = FeatureExtraction(model.sere.to(accelerator.device), accelerator, cache_dir)
+    def encode(cache_dir: str | None, everywhere: bool) -> tuple[Pool | Sources, Pool] | None:
+        extract = FeatureExtraction(model.sere.to(accelerator.device), accelerator, cache_dir, everywhere)
 
-        def pool(corpus: Corpus) -> Pool:
+        def pool(corpus: Corpus) -> Pool | None:
             features = extract(corpus, kept_clips(corpus, labels))
+            if features is None:
+                return None
             check_skipped(features.skipped, len(features.indices) + len(features.skipped), arguments.max_skipped)
             return Pool(corpus, features, labels, arguments.speaker_ids)
 
         pools = sources if source_corpus is None else pool(source_corpus), pool(target_corpus)
         model.to("cpu")
-        return pools
+        return None if pools[1] is None else pools
 
+    refining = arguments.refine_steps > 0
     with stage("encode"):
-        source, target = encode(arguments.cache_dir)
+        pools = encode(arguments.cache_dir, everywhere=refining)
+    if pools is None:  # the main process alone goes on
+        accelerator.end_training()
+        return
+    source, target = pools
     adapting = scored = list(range(len(target)))
     if arguments.setting == "inductive":
         adapting, scored = split_speakers([clip.speaker for clip in target.clips], arguments.seed)
@@ -156,8 +163,8 @@ def main():
     # D. Refine, on frames or with the encoder on audio; the features have changed then, so organise again
     if accelerator.is_main_process:
         folder.open()
-    accelerator.wait_for_everyone()
-    if arguments.refine_steps > 0:
+    if refining:
+        accelerator.wait_for_everyone()
         accelerator.init_trackers("sere", config=recorded(arguments))
         with stage("refine"):
             refine(
@@ -167,12 +174,13 @@ def main():
                 lambda losses, step: accelerator.log(losses, step=step),
             )  # fmt: skip
         with stage("encode"):
-            source, target = encode(None)  # no other run will have this model
+            pools = encode(None, everywhere=False)  # no cache: no other run will have this model
+        if pools is None:
+            accelerator.end_training()
+            return
+        source, target = pools
         with stage("organise"):
             adaptation, organised, temperature = organise()
-    if not accelerator.is_main_process:
-        accelerator.end_training()
-        return
 
     # E. Score on the target
     results = describe(arguments, model.config, source, target, origin)
@@ -192,7 +200,7 @@ def main():
                 "ece_after": single.calibration_error(read_out * (1 / temperature)),
             }
         # refined features belong to one draw of shots, and so do the sources of a model
-        if len(evaluation) and arguments.refine_steps == 0 and source_corpus is not None:
+        if len(evaluation) and not refining and source_corpus is not None:
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             others = (adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds[1:])
             uars = [evaluation.scores(draw)["uar"] for draw in chain([organised], others)]

@@ -152,21 +152,24 @@ class FeatureExtraction:
 
     Args:
         cache_dir: folder of the cache, or None to keep nothing on disk (an encoder that is being trained).
+        everywhere: every process gets all features. Otherwise only the main one does, and the others need no memory.
     """
 
-    def __init__(self, model: SereModel, accelerator: Accelerator, cache_dir: Path | None):
-        self.model = model
-        self.accelerator = accelerator
+    def __init__(self, model: SereModel, accelerator: Accelerator, cache_dir: Path | None, everywhere: bool = True):
+        self.model, self.accelerator, self.everywhere = model, accelerator, everywhere
         self.cache = None if cache_dir is None else FeatureCache(
             Path(cache_dir) / fingerprint(model, accelerator.mixed_precision)
         )
         self.encoded = 0  # clips that were not in the cache
 
-    def __call__(self, corpus: Corpus, indices: list[int] | None = None) -> Features:
-        """Raw features of `indices` (default: all clips) of a corpus, the same on every process."""
+    def __call__(self, corpus: Corpus, indices: list[int] | None = None) -> Features | None:
+        """Raw features of `indices` (default: all clips) of a corpus, or None on a process that does not get them."""
         indices = list(range(len(corpus))) if indices is None else sorted(indices)
         mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
-        found, values, skipped = zip(*gather_object([self._extract(corpus, mine)]), strict=True)
+        parts = self._gathered(self._extract(corpus, mine))
+        if parts is None:
+            return None
+        found, values, skipped = zip(*parts, strict=True)
         found, skipped = list(chain(*found)), sorted(chain(*skipped))
         if not found:
             raise DataError(f"{corpus.name}: not one clip could be read; the first is {_explain(corpus, skipped[0])}.")
@@ -178,6 +181,14 @@ class FeatureExtraction:
             keys=[found[row][1] for row in order],
             skipped=[SkippedClip(corpus.clips[index].name, reason) for index, reason in skipped],
         )
+
+    def _gathered(self, part) -> list | None:
+        """What all processes have, in their order, where it is to be known."""
+        if self.everywhere or self.accelerator.num_processes == 1:
+            return gather_object([part])
+        parts = [None] * self.accelerator.num_processes if self.accelerator.is_main_process else None
+        torch.distributed.gather_object(part, parts)
+        return parts
 
     def _extract(self, corpus, indices) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
         """Index and key of each usable clip, their features (n, D), and index and reason of the others."""
