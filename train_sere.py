@@ -30,7 +30,7 @@ from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
 from modeling_sere.training.description import describe, origins
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
-from modeling_sere.training.evaluation import Evaluation, spread
+from modeling_sere.training.evaluation import Evaluation, single_clips, spread
 from modeling_sere.training.features import FeatureExtraction
 from modeling_sere.training.hub import Destination
 from modeling_sere.training.models import build_model, continue_model, load_checkpoint
@@ -167,7 +167,7 @@ def main():
         accelerator.wait_for_everyone()
         accelerator.init_trackers("sere", config=recorded(arguments))
         with stage("refine"):
-            refine(
+            model = refine(
                 arguments, accelerator, adaptation, shots, folder.checkpoint,
                 [(source_corpus, source.features.indices),
                  (target_corpus, [target.features.indices[row] for row in adapting])],
@@ -192,13 +192,7 @@ def main():
         results |= outputs.NOT_SCORED
         if len(evaluation):
             results |= evaluation.stages(organised)
-            single, read_out = Evaluation(adaptation, target, scored, "inductive"), adaptation.single(organised)
-            results["uar_single_clip"] = single.of_map(read_out)["uar"]
-            results["calibration"] = {
-                "temperature": temperature,
-                "ece_before": single.calibration_error(read_out),
-                "ece_after": single.calibration_error(read_out * (1 / temperature)),
-            }
+            results |= single_clips(adaptation, organised, target, scored, temperature)
         # refined features belong to one draw of shots, and so do the sources of a model
         if len(evaluation) and not refining and source_corpus is not None:
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .resonance_sere import CHUNK
+
 CLIP = 4.0  # standardised features beyond this many deviations are artefacts more often than emotion
 CUE_CLIP = 2.5
 ENROLMENT = 1.0  # weight of the domain's statistics, in clips, beside those of a speaker's own clips
@@ -17,7 +19,8 @@ def standardise(features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -
 def moments(features: torch.Tensor) -> torch.Tensor:
     """(n, D) -> (2, D): mean and standard deviation; a deviation that is only rounding counts as 0."""
     mean = features.mean(0)
-    std = (features - mean).square().mean(0).sqrt()
+    squares = sum((block - mean).square().sum(0) for block in features.split(CHUNK))
+    std = (squares / len(features)).sqrt()
     return torch.stack([mean, std * (std > 1e-6 * mean.abs())])
 
 

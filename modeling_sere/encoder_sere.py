@@ -122,6 +122,12 @@ class SereEncoder(nn.Module):
             self._mask_group_norm()
         self._freeze_unused()
 
+    @property
+    def layer_types(self) -> list[str]:
+        """Names of the classes of its transformer layers."""
+        layers = self.model.layers if self.model_type == "whisper" else self.model.encoder.layers
+        return sorted({type(layer).__name__ for layer in layers})
+
     def _freeze_unused(self):
         """What no pooled state depends on must not count as trainable (it would hang distributed training)."""
         unused = ("masked_spec_embed", "layer_norm", "encoder.layer_norm")

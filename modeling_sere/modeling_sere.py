@@ -174,7 +174,13 @@ class SereModel(SerePreTrainedModel):
             sizes += [self.encoder.hidden_size] * len(config.encoder_layers)
         self.highlight_weight = nn.Parameter(torch.zeros(width))
         self.embedding = SereEmbedding(config, sizes, cue_map())
+        # device maps and FSDP cut between these
+        self._no_split_modules = [] if self.encoder is None else self.encoder.layer_types
         self.post_init()
+
+    def get_input_embeddings(self):
+        """None: waveforms have no table of embeddings."""
+        return None
 
     def freeze_base_model(self):
         """Stop gradients into the encoder: what stays trainable are highlight weights, gains and classifier."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 UNLABELLED = -100
 LARGEST_BIAS = 300.0  # of an emotion in the balance: keeps its exponential within double precision
-CHUNK = 16384  # clips per block of a sum over clips: bounds the working memory, changes no result
+CHUNK = 4096  # clips per block of a sum over clips: bounds the working memory, changes no result
 
 
 def center_rows(scores: torch.Tensor) -> torch.Tensor:

@@ -79,14 +79,14 @@ class Organised:
     """What one draw of shots gives, stage by stage.
 
     prototype, response: maps from embedding and cues to scores (C); cosine with each class's mean embedding, and ridge
-    on the shots alone. embeddings: of all clips without nuisance. posteriors: of the organised field on these.
+    on the shots alone. sources: embeddings of the shots without nuisance. posteriors: of the organised field.
     """
 
     shots: torch.Tensor  # (n source,) class index or -100
     prototype: LinearMap
     response: LinearMap
-    embeddings: torch.Tensor  # (n source + n target, D), source first
-    posteriors: torch.Tensor  # (n source + n target, C)
+    sources: torch.Tensor  # (m, D)
+    posteriors: torch.Tensor  # (n source + n target, C), source first
 
 
 def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
@@ -177,10 +177,10 @@ class Adaptation:
         shots (n source,): class index of the labelled clips, -100 elsewhere.
         """
         labels = self._labels(shots)
-        embeddings = self.embeddings
-        posteriors = self.field(embeddings, self.cues, labels, self.domains, filter=self.filter).posteriors
+        embeddings = torch.empty_like(self.embeddings) if self.field.config.nuisance_rounds else self.embeddings
+        posteriors = self.field(self.embeddings, self.cues, labels, self.domains, filter=self.filter).posteriors
         for _ in range(self.field.config.nuisance_rounds):
-            embeddings = self._without_nuisance(posteriors, labels)
+            self._remove_nuisance(posteriors, labels, embeddings)
             posteriors = self.field(embeddings, self.cues, labels, self.domains).posteriors
         classes = range(self.model.config.num_labels)
         means = torch.stack([self.source.embeddings[shots == k].mean(0) for k in classes])
@@ -188,17 +188,18 @@ class Adaptation:
             shots=shots,
             prototype=LinearMap.of_embeddings(F.normalize(means, dim=1).T),
             response=self.field.response(self.embeddings, labels),
-            embeddings=embeddings,
+            sources=embeddings[: len(shots)][shots != UNLABELLED],
             posteriors=posteriors,
         )
 
-    def _without_nuisance(self, posteriors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(n source + n target, D); labelled clips have the emotion of their label."""
+    def _remove_nuisance(self, posteriors: torch.Tensor, labels: torch.Tensor, out: torch.Tensor) -> None:
+        """Of all embeddings, into `out` (n source + n target, D); labelled clips have the emotion of their label."""
         told = posteriors.clone()
         labelled = labels != UNLABELLED
         told[labelled] = F.one_hot(labels[labelled], told.shape[1]).to(told)
-        parts = told.split([len(groups.embeddings) for groups in self._nuisance])
-        return torch.cat([groups.removed(part) for groups, part in zip(self._nuisance, parts, strict=True)])
+        sizes = [len(groups.embeddings) for groups in self._nuisance]
+        for groups, part, place in zip(self._nuisance, told.split(sizes), out.split(sizes), strict=True):
+            groups.removed(part, place)
 
     @cached_property
     def _nuisance(self) -> tuple[NuisanceGroups, NuisanceGroups]:
@@ -232,7 +233,7 @@ class Adaptation:
         model = self.model
         model.adopt(self.single(organised) * (1 / temperature))
         labelled = organised.shots != UNLABELLED
-        model.source_embeddings.copy_(organised.embeddings[: len(labelled)][labelled])
+        model.source_embeddings.copy_(organised.sources)
         model.source_cues.copy_(self.source.cues[labelled])
         model.source_labels.copy_(organised.shots[labelled])
 

@@ -60,6 +60,21 @@ class Evaluation:
         }
 
 
+def single_clips(
+    adaptation: Adaptation, organised: Organised, target: Pool, rows: list[int], temperature: float
+) -> dict:
+    """What the saved model says of target clips one by one: UAR, and how far its scores are off as probabilities."""
+    evaluation, read_out = Evaluation(adaptation, target, rows, "inductive"), adaptation.single(organised)
+    return {
+        "uar_single_clip": evaluation.of_map(read_out)["uar"],
+        "calibration": {
+            "temperature": temperature,
+            "ece_before": evaluation.calibration_error(read_out),
+            "ece_after": evaluation.calibration_error(read_out * (1 / temperature)),
+        },
+    }
+
+
 @torch.no_grad()
 def embed_singly(adaptation: Adaptation, features: torch.Tensor, rows: torch.Tensor):
     """Embeddings (m, D) and cues (m, 5) of these rows of raw features (n, D), as the saved model makes them."""

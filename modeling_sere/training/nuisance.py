@@ -62,18 +62,18 @@ class NuisanceGroups:
             groups = KMeans(self.count, n_init=1, random_state=0).fit_predict(rest.numpy())
         return torch.from_numpy(groups).long()
 
-    def removed(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """Embeddings (n, D) of unit length without what the clips of a group share but for their emotion."""
+    def removed(self, posteriors: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Embeddings (n, D) of unit length without what the clips of a group share but for their emotion, in `out`."""
+        out = torch.empty_like(self.embeddings) if out is None else out
         if self.count < 2:
-            return self.embeddings
+            return out.copy_(self.embeddings)
         groups = self.groups(posteriors)
         means = class_means(self.embeddings, posteriors)
         sums = torch.zeros(self.count, means.shape[1])
-        result = torch.empty_like(self.embeddings)
-        blocks = [slice(start, start + CHUNK) for start in range(0, len(result), CHUNK)]
+        blocks = [slice(start, start + CHUNK) for start in range(0, len(out), CHUNK)]
         for rows in blocks:
             sums.index_add_(0, groups[rows], self.embeddings[rows] - posteriors[rows] @ means)
         shared = sums / (groups.bincount(minlength=self.count) + SHRINKAGE)[:, None]
         for rows in blocks:
-            result[rows] = F.normalize(self.embeddings[rows] - shared[groups[rows]], dim=1)
-        return result
+            out[rows] = F.normalize(self.embeddings[rows] - shared[groups[rows]], dim=1)
+        return out

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from tqdm.auto import tqdm
 
 from modeling_sere.modeling_sere import SereForAudioClassification
@@ -138,8 +139,17 @@ def refine(
     checkpoint: Path,
     clips: list[tuple[Corpus, list[int]]],
     log: Callable[[dict, int], None],
-):
-    """Take `arguments.refine_steps` steps with the model of `adaptation`; `clips`: its source and target clips."""
+) -> SereForAudioClassification:
+    """Take `arguments.refine_steps` steps from the model of `adaptation` on; `clips`: its source and target clips.
+
+    Returns the refined model on the CPU, whole on every process; it is the one of `adaptation` except under FSDP.
+
+    Raises:
+        DataError: adapters under FSDP, an infinite loss, or a full disk.
+    """
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    if sharded and arguments.train_encoder == "lora":
+        raise DataError("--train_encoder lora cannot be spread by FSDP, and is small: use several plain GPUs instead.")
     model = adaptation.model.to(accelerator.device)
     corpora = [corpus for corpus, indices in clips for _ in indices]
     indices = [index for _, indices in clips for index in indices]
@@ -158,5 +168,16 @@ def refine(
             values, mask = collate([waveforms[item] for item in items], accelerator.device)
             return {"input_values": values, "attention_mask": mask}
 
-        Refinement(adaptation, accelerator, shots, load, arguments).run(checkpoint, arguments.resume, log)
-    model.to("cpu").eval()
+        refinement = Refinement(adaptation, accelerator, shots, load, arguments)
+        refinement.run(checkpoint, arguments.resume, log)
+        if sharded:
+            model = gathered(refinement.model)
+    return model.to("cpu").eval()
+
+
+def gathered(sharded: SereForAudioClassification) -> SereForAudioClassification:
+    """A whole copy of a model that FSDP has spread over the processes, which cannot be undone in place."""
+    state = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True))
+    model = SereForAudioClassification(sharded.config)
+    model.load_state_dict(state)
+    return model

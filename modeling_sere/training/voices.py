@@ -39,12 +39,16 @@ def voice_group_map(functionals: torch.Tensor, cue_map: torch.Tensor) -> tuple[t
         weight (F, 2) and bias (2,), the group being the larger of `functionals @ weight + bias`; None where no two
         groups of at least 10 clips were found.
     """
-    values = functionals.double().numpy()
+    cue_map = cue_map.double().numpy()
+    looked_at = {FUNCTIONAL_NAMES.index(name) for name in (*PITCH, *TRAITS)} | set(cue_map.any(1).nonzero()[0].tolist())
+    used = sorted(looked_at)
+    place = {FUNCTIONAL_NAMES[functional]: column for column, functional in enumerate(used)}
+    values = functionals[:, used].double().numpy()
     mean, std = values.mean(0), values.std(0)
     std = np.where(std > 1e-6 * np.abs(mean) + 1e-12, std, np.inf)  # constant functionals say nothing
     standardised = np.clip((values - mean) / std, -CLIP, CLIP)
-    groups = _pitch_groups(standardised, cue_map.double().numpy())
-    columns = [FUNCTIONAL_NAMES.index(name) for name in TRAITS]
+    groups = _pitch_groups(standardised[:, [place[name] for name in PITCH]], standardised @ cue_map[used])
+    columns = [place[name] for name in TRAITS]
     for _ in range(SELF_TRAINING_ROUNDS):
         if np.bincount(groups, minlength=GROUPS).min() < MIN_CLIPS:
             return None
@@ -52,18 +56,18 @@ def voice_group_map(functionals: torch.Tensor, cue_map: torch.Tensor) -> tuple[t
         groups = rule.predict(standardised[:, columns])
     if np.bincount(groups, minlength=GROUPS).min() < MIN_CLIPS:
         return None
-    weight = np.zeros((values.shape[1], GROUPS))
-    weight[columns, 1] = rule.coef_[0] / std[columns]
-    bias = np.array([0.0, rule.intercept_[0] - mean[columns] @ weight[columns, 1]])
+    slope = rule.coef_[0] / std[columns]
+    weight = np.zeros((functionals.shape[1], GROUPS))
+    weight[[used[column] for column in columns], 1] = slope
+    bias = np.array([0.0, rule.intercept_[0] - mean[columns] @ slope])
     return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
 
-def _pitch_groups(standardised: np.ndarray, cue_map: np.ndarray) -> np.ndarray:
-    """(n,) 0 or 1: two clusters of pitch given how lively, loud, bright and fast each clip is."""
-    if len(standardised) < GROUPS * MIN_CLIPS:
-        return np.zeros(len(standardised), dtype=int)
-    pitch = standardised[:, [FUNCTIONAL_NAMES.index(name) for name in PITCH]]
-    others = np.c_[(standardised @ cue_map)[:, 1:], np.ones(len(standardised))]  # all cues but the level of F0
+def _pitch_groups(pitch: np.ndarray, cues: np.ndarray) -> np.ndarray:
+    """(n,) 0 or 1: two clusters of pitch (n, 2) given how lively, loud, bright and fast each clip is (n, 5)."""
+    if len(pitch) < GROUPS * MIN_CLIPS:
+        return np.zeros(len(pitch), dtype=int)
+    others = np.c_[cues[:, 1:], np.ones(len(cues))]  # all cues but the level of F0
     residual = pitch - others @ np.linalg.lstsq(others, pitch, rcond=None)[0]
     residual /= np.maximum(residual.std(0), 1e-12)
     return KMeans(GROUPS, n_init=10, random_state=0).fit_predict(residual)

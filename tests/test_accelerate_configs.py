@@ -1,0 +1,87 @@
+"""configs/accelerate: accelerate reads each file; one CPU runs with its file, FSDP trains with the settings of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from corpus_fixtures import write_corpus
+from safetensors.torch import load_file
+from test_train_sere import script, tool
+from transformers import AutoModel, Wav2Vec2FeatureExtractor
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
+SPREAD = ROOT / "tests" / "fsdp_run.py"
+
+
+@pytest.fixture
+def flags(tmp_path, encoder_config):
+    """(output) -> command line that trains a tiny encoder on two tiny corpora."""
+    write_corpus(tmp_path / "source", clips=2, seed=1)
+    write_corpus(tmp_path / "target", clips=2, seed=2)
+    AutoModel.from_config(encoder_config("wav2vec2")).save_pretrained(tmp_path / "encoder")
+    Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path / "encoder")
+
+    def flags(output: str) -> list[str]:
+        return [
+            "--source=source", "--target=target", "--shots=2", "--draws=1", "--report_to=none", "--encoder=encoder",
+            "--train_encoder=full", "--refine_steps=3", "--batch_size=2", "--learning_rate=0.001", "--cache_dir=cache",
+            f"--output_dir={output}",
+        ]  # fmt: skip
+
+    return flags
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_accelerate_knows_every_field(path):
+    config = load_config_from_file(str(path))  # raises for a name it does not know
+    assert config.num_processes == yaml.safe_load(path.read_text())["num_processes"] >= 1
+
+
+def test_readme_names_all_of_them():
+    text = (ROOT / "README.md").read_text()
+    assert [path.name for path in CONFIGS] == ["cpu.yaml", "fsdp.yaml", "multi_gpu.yaml"]
+    assert all(f"configs/accelerate/{path.name}" in text for path in CONFIGS)
+
+
+def test_one_cpu(tmp_path):
+    write_corpus(tmp_path / "source", seed=1)
+    write_corpus(tmp_path / "target", seed=2)
+    launcher = tool("accelerate"), "launch", "--config_file", str(ROOT / "configs" / "accelerate" / "cpu.yaml")
+    flags = "--source=source", "--target=target", "--shots=2", "--draws=1", "--cache_dir=cache", "--output_dir=run"
+    script(flags, tmp_path, *launcher)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["uar"] > 0.5
+
+
+def test_fsdp_trains_the_model_that_plain_processes_train(flags, tmp_path):
+    launcher = tool("torchrun"), "--standalone", "--nproc_per_node", "2"
+    script(flags("plain"), tmp_path, *launcher)
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launcher, str(SPREAD), *flags("spread")], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    spread, all_of_them = map(int, re.search(r"spread: (\d+) of (\d+)", done.stdout).groups())
+    assert spread == all_of_them > 50 and "FSDPWav2Vec2EncoderLayer" in done.stdout
+    plain, sharded = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "spread"))
+    before = load_file(tmp_path / "encoder" / "model.safetensors")
+    name = "encoder.layers.0.attention.k_proj.weight"
+    assert (plain[f"sere.encoder.model.{name}"] - before[name]).abs().max() > 1e-3  # it was trained at all
+    for key, tensor in plain.items():
+        torch.testing.assert_close(sharded[key], tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_adapters_are_not_spread(flags, tmp_path):
+    options = [flag.replace("=full", "=lora") for flag in flags("run")]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(SPREAD), *options], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode and "cannot be spread by FSDP" in done.stderr
