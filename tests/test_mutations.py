@@ -5,7 +5,7 @@ from corpus_fixtures import write_corpus
 
 from benchmarks.reliability import audio
 
-COUNT = 132  # every kind of sound and of damage six times
+COUNT = 88  # every kind of sound and of damage four times
 
 
 @pytest.fixture(scope="module")
