@@ -315,6 +315,17 @@ def test_no_path_user_name_token_or_training_state_in_any_file(world, german, ad
             assert not [secret for secret in secrets if secret.encode() in content], (repo_id, name)
 
 
+def test_no_path_user_name_or_token_in_anything_saved(world, german, adapted):
+    """Here files and speakers may be named: results.json stays with its owner."""
+    secrets = [str(world.root), str(ROOT), str(Path.home()), "anneliese", TOKEN]
+    for folder in (german, adapted):
+        saved = [path for path in folder.rglob("*") if path.is_file()]
+        assert folder / "results.json" in saved and folder / "model.safetensors" in saved
+        for path in saved:
+            content = str(path.relative_to(folder)).encode() + path.read_bytes()
+            assert not [secret for secret in secrets if secret.encode() in content], path
+
+
 def test_card_is_complete_and_reads_back(world, german):
     found = card(world, "org/sere-de", "v1")
     assert ModelCard(str(found)).data.to_dict() == found.data.to_dict()
