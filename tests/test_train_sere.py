@@ -382,6 +382,21 @@ def test_unusable_clips_are_skipped_named_and_counted(train, damaged, capsys):
     assert results["num_target_clips"] == np.sum(results["confusion"]) == 24
 
 
+def test_clip_that_is_gone_when_the_card_is_made_does_not_end_the_run(train, tmp_path, data):
+    target = shutil.copytree(data / "target", tmp_path / "target")
+    describe = train_sere.describe  # comes after encoding
+
+    def then_gone(*given):
+        for path in target.glob("*.wav"):
+            path.write_bytes(b"gone")
+        return describe(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_sere, "describe", then_gone)
+        assert train(target=target)["num_target_clips"] == 24
+    assert "they were not measured on an example" in " ".join((tmp_path / "run" / "README.md").read_text().split())
+
+
 def test_too_many_unusable_clips_stop_the_run(refuse, damaged):
     message = refuse(target=damaged)
     assert "4 of 28" in message

@@ -91,10 +91,15 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in PACKAGES}
 
 
-def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> dict:
-    """The clip in the middle of the corpus, for the card's picture: waveform, highlights, prediction, and no name."""
+def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> dict | None:
+    """The clip in the middle of the corpus, for the card's picture: waveform, highlights, prediction, and no name.
+
+    None if it cannot be read any more: the card does without, and the run does not end here.
+    """
     row = len(pool) // 2
     waveform = next(corpus.iter_audio([pool.clips[row].index])).waveform
+    if waveform is None:
+        return None
     with torch.inference_mode():
         output = model(torch.from_numpy(waveform)[None])
     return {
