@@ -29,6 +29,7 @@ from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
 from modeling_sere.training.description import describe, origins
+from modeling_sere.training.duplicates import in_both
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, single_clips, spread
 from modeling_sere.training.features import FeatureExtraction
@@ -186,7 +187,7 @@ def main():
     results = describe(arguments, model.config, source, target, origin)
     if source_corpus is not None:
         results["shot_files"] = source.names(shots)
-        results["same_audio_in_both"] = outputs.same_audio(source, target)
+        results |= in_both(source, target, shots)
     evaluation = Evaluation(adaptation, target, scored, arguments.setting)
     with stage("score"):
         results |= outputs.NOT_SCORED

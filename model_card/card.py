@@ -235,7 +235,7 @@ def _about(results: Mapping, labels: list[str]) -> dict[str, Any]:
         ],
         "setting": SETTINGS[setting],
         "speaker_ids": SPEAKER_IDS[speaker_ids],
-        "shared_audio": _shared_audio(same_audio),
+        "shared_audio": _shared_audio(same_audio, results.get("shots_in_target")),
         "parameters": _parameters(results.get("parameters")),
         "encoder_weights": "" if encoder == NO_ENCODER else f"the encoder ({encoder}), ",
         "encoder_licence": _foreign_part(results, encoder),
@@ -369,13 +369,14 @@ def _start(results: Mapping) -> str:
     )
 
 
-def _shared_audio(names: list | None) -> str:
+def _shared_audio(names: list | None, shots: list | None) -> str:
     if names is None:
         return "Whether recordings of the source occur in the target too was not measured."
     if not names:
         return "No recording of the source occurs in the target."
     return (
-        f"**{len(names)} target clips have the very audio of a source clip**: their scores are not of a new language."
+        f"**{len(names)} target clips have the very audio of a source clip, {len(shots or [])} of a labelled one**: "
+        "their scores are not of a new language."
     )
 
 

@@ -191,7 +191,7 @@ def _as_float(block: np.ndarray, name: str) -> np.ndarray:
 def _file_blocks(source: Any, name: str) -> Iterator[tuple[np.ndarray, int]]:
     soundfile = _require("soundfile")
     if isinstance(source, (bytes, bytearray, memoryview)):
-        source = io.BytesIO(source)
+        source = _Bytes(source)
     elif isinstance(source, (str, os.PathLike)):
         with open(source, "rb"):  # for Python's own error where the file is missing or is a folder
             source = os.fspath(source)
@@ -211,6 +211,16 @@ def _file_blocks(source: Any, name: str) -> Iterator[tuple[np.ndarray, int]]:
             f"{name} cannot be read as audio ({reason}): convert it to WAV or FLAC if it is in a format that"
             " libsndfile does not know, else it is damaged"
         ) from error
+
+
+class _Bytes(io.BytesIO):
+    """An encoded file in memory. Decoders of damaged files seek to before its start, and would print a traceback."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
 
 
 def _require(module: str) -> Any:

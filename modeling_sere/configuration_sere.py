@@ -21,6 +21,7 @@ NUM_CUES = 5
 HOP = 320  # samples per frame of every stream: 20 ms at 16 kHz
 MAX_LABELS = 1000
 MAX_SOURCES = 1_000_000
+MAX_DEPTH = 200  # layers of an encoder, or of its convolutions
 SUPPORTED_ENCODERS = ("wavlm", "wav2vec2", "hubert", "wav2vec2-bert", "whisper")
 
 
@@ -110,6 +111,9 @@ class SereConfig(PreTrainedConfig):
         self.view_dropout = view_dropout
         self.num_sources = num_sources
         self.source_corpus = {} if source_corpus is None else source_corpus
+        count = kwargs.get("num_labels")
+        if count is not None and (type(count) is not int or not 2 <= count <= MAX_LABELS):  # before a name for each
+            raise ValueError(f"num_labels must be a whole number from 2 to {MAX_LABELS}, not {count!r}.")
         if kwargs.get("transformers_weights") is not None:  # transformers would read that file, which may be a pickle
             raise ValueError("transformers_weights must not be set: the weights of SERE are in model.safetensors.")
         if not isinstance(kwargs.get("id2label", {}), (dict, type(None))):
@@ -121,7 +125,12 @@ class SereConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As in transformers; values given at loading are validated too."""
+        """As in transformers; values given at loading are validated too, and code from elsewhere is refused.
+
+        Raises:
+            ValueError: a field is out of its range, or names code of another repository.
+        """
+        _refuse_foreign_code(config_dict)
         result = super().from_dict(config_dict, **kwargs)
         (result[0] if isinstance(result, tuple) else result)._validate()
         return result
@@ -184,10 +193,28 @@ class SereConfig(PreTrainedConfig):
         if stride != HOP:
             raise ValueError(f"encoder_config must give a state every {HOP} samples (conv_stride), not every {stride}.")
         depth = self.encoder_config.num_hidden_layers
+        convolutions = len(getattr(self.encoder_config, "conv_stride", []))
+        if type(depth) is not int or not 1 <= depth <= MAX_DEPTH or convolutions > MAX_DEPTH:
+            raise ValueError(f"encoder_config must have from 1 to {MAX_DEPTH} layers, not {depth!r}.")
         layers = self.encoder_layers
         valid = isinstance(layers, list) and all(type(layer) is int and 1 <= layer <= depth for layer in layers)
         if not valid or not layers or len(set(layers)) < len(layers):
             raise ValueError(f"encoder_layers must be different whole numbers from 1 to {depth}, not {layers!r}.")
+
+
+def _refuse_foreign_code(values: dict):
+    """"owner/name--" before a class, or a kernel "owner/name", means the newest code of that repository."""
+    pipelines = values.get("custom_pipelines") or {}
+    parts = (values, values.get("encoder_config") or {})
+    classes = [*(values.get("auto_map") or {}).values(), *(task.get("impl") for task in pipelines.values())]
+    foreign = [str(place).partition("--")[0] for place in classes if "--" in str(place)]
+    kernels = [str(part.get(option)) for part in parts for option in ("attn_implementation", "_attn_implementation")]
+    foreign += [kernel for kernel in kernels if "/" in kernel]
+    if foreign:
+        raise ValueError(
+            f"config.json takes code from {foreign[0]}, and a pinned revision does not reach there: ask the model's "
+            "owner to put its code beside it."
+        )
 
 
 def _encoder_config(value) -> PreTrainedConfig | None:
@@ -199,7 +226,10 @@ def _encoder_config(value) -> PreTrainedConfig | None:
         raise ValueError(
             f"encoder_config has model_type {model_type!r}; supported encoders are {', '.join(SUPPORTED_ENCODERS)}."
         )
-    config = AutoConfig.for_model(**value) if isinstance(value, dict) else copy.deepcopy(value)
+    try:
+        config = AutoConfig.for_model(**value) if isinstance(value, dict) else copy.deepcopy(value)
+    except Exception as error:  # transformers checks types in its own way, and raises what is no ValueError
+        raise ValueError(f"encoder_config is none of {model_type}: {' '.join(str(error).split())}.") from error
     config.name_or_path = ""  # else a path of the machine that trained would travel in config.json
     config.dtype = None  # the encoder is built in the dtype that the whole model is asked for
     return config

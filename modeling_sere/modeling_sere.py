@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
@@ -17,6 +17,7 @@ from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics
 from .embedding_sere import SereEmbedding, shrunk_moments
 from .encoder_sere import SereEncoder, frame_lengths
 from .resonance_sere import UNLABELLED, LinearMap, TripleResonanceInteractionChain
+from .weights_sere import check_finite, check_weights
 
 
 class SereFrames(NamedTuple):
@@ -95,21 +96,31 @@ class SerePreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """As in transformers, but from `model.safetensors` only: reading a pickle can run whatever code is in it.
 
-        An index of several files is not followed, as it may name pickles.
+        An index of several files is not followed, as it may name pickles. The file is checked before it is read.
 
         Raises:
             OSError: there is no such file, or the repository cannot be reached.
+            ValueError: the file does not hold what config.json calls for, or holds NaN (see `check_weights`).
         """
         name = pretrained_model_name_or_path
-        if name is not None:
-            options = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
-            place = {option: kwargs[option] for option in options if kwargs.get(option) is not None}
-            if cached_file(name, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **place) is None:
-                raise OSError(
-                    f"{name} has no {SAFE_WEIGHTS_NAME}: SERE reads no other weights, as a pickle (pytorch_model.bin) "
-                    "can run code; ask its owner to save it as safetensors, in one file."
-                )
-        return super().from_pretrained(name, *model_args, **{**kwargs, "use_safetensors": True})
+        if name is None:
+            return super().from_pretrained(name, *model_args, **kwargs)
+        options = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
+        place = {option: kwargs[option] for option in options if kwargs.get(option) is not None}
+        weights = cached_file(name, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **place)
+        if weights is None:
+            raise OSError(
+                f"{name} has no {SAFE_WEIGHTS_NAME}: SERE reads no other weights, as a pickle (pytorch_model.bin) "
+                "can run code; ask its owner to save it as safetensors, in one file."
+            )
+        config = kwargs.get("config")
+        if not isinstance(config, PreTrainedConfig):
+            others = {**kwargs, "return_unused_kwargs": True}
+            config, _ = SereConfig.from_pretrained(name if config is None else config, **others)
+        check_weights(weights, str(name), cls, config, bool(kwargs.get("ignore_mismatched_sizes")))
+        loaded = super().from_pretrained(name, *model_args, **{**kwargs, "use_safetensors": True})
+        check_finite(loaded[0] if isinstance(loaded, tuple) else loaded, str(name))
+        return loaded
 
     def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
         """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code."""

@@ -182,6 +182,15 @@ def test_bad_files_are_named(tmp_path):
             read_audio(path.read_bytes() if file != "headless.raw" else path, "clip 7")
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_bad_files_print_no_traceback():
+    """The decoder of this one asks for a place before the start of the file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, tone(16_000), 16_000, format="AIFF", subtype="PCM_16")
+    with pytest.raises(AudioError):
+        read_audio(buffer.getvalue().replace(b"SSND", b"S[ND"))
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [

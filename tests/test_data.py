@@ -132,13 +132,15 @@ def test_missing_speakers_are_told(folder, caplog):
         ("file_name,emotion\n", "no rows"),
         ("file_name;emotion\na.wav;anger\n", "separate the cells with commas"),
         ("file_name,emotion\na.wav,anger,x\n", "row 2: 3 cells, but the header has 2"),
-        ('file_name,emotion\n"a.wav,anger\n', "not valid CSV"),
-        ("file_name,emotion\na.wav,W\u00fct\n".encode("latin-1"), "not in UTF-8"),
+        ('file_name,emotion\na.wav,fear\n"b.wav,anger\n', "row 3 is not valid CSV"),
+        ('"file_name"x,emotion\na.wav,anger\n', "row 1 is not valid CSV"),
+        (f"file_name,emotion\na.wav,{'x' * 200_000}\n", "row 2 is not valid CSV"),
+        ("\ufefffile_name,emotion\n".encode() + "a.wav,W\u00fct\n".encode("latin-1"), "line 2 is not in UTF-8"),
         ("file_name,emotion,emotion\na.wav,anger,x\n", "two columns of the same name"),
         ("file_name,emotion\na.wav,anger\nb.wav,fear\n./a.wav,anger\n", "row 4: a.wav is already in row 2"),
         ("file_name,emotion\na.wav,anger\nz.wav,fear\n", "row 3: z.wav does not exist"),
         ("file_name,emotion\nsub\\c.wav,anger\n", "does not exist (use / between folders)"),
-        ("file_name,emotion\na\0.wav,anger\n", "row 2: a\0.wav does not exist"),
+        ("file_name,emotion\na\0.wav,anger\n", r"row 2: 'a\x00.wav' does not exist"),
         ("file_name,emotion\n,anger\n", "row 2: the file name is empty"),
         ("file_name,emotion\nsub,anger\n", "row 2: sub is not a file"),
         ("file_name,emotion\na.wav,\n", "every cell of it is empty"),
@@ -154,7 +156,11 @@ def test_bad_csv_is_one_clear_sentence(folder, metadata, message):
     [
         ('{"file_name": "a.wav"}\n[1]\n', "row 2: expected a JSON object"),
         ('{"file_name": "a.wav"}\n{"file_name"\n', "row 2: not JSON"),
-        (b"\xff", "not in UTF-8"),
+        (b"\xff", "line 1 is not in UTF-8"),
+        ('{"file_name": "a.wav"}\n{"file_name": "b.wav", "emotion": ["x"]}\n', "row 2: emotion holds several values"),
+        ('{"file_name": "a.wav", "emotion": "\\ud800"}\n', "row 1: not JSON ('utf-8' codec can't encode"),
+        ('{"file_name": ' + "[" * 100_000, "row 1: not JSON (maximum recursion"),
+        ('{"file_name": ' + "9" * 5_000 + "}", "row 1: not JSON (Exceeds the limit"),
     ],
 )
 def test_bad_jsonl_is_one_clear_sentence(folder, metadata, message):
@@ -182,6 +188,54 @@ def test_links_stay_in_the_folder(folder, tmp_path, linked):
     message = error_of(root)
     assert "row 3" in message
     assert "symbolic link out of the folder" in message
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_metadata_stays_in_the_folder(folder, tmp_path, kind):
+    root = folder("secret,words\n", kind=kind)
+    (root / f"metadata.{kind}").rename(tmp_path / "secret")
+    (root / f"metadata.{kind}").symlink_to(tmp_path / "secret")
+    message = error_of(root)
+    assert f"metadata.{kind} of corpus is a symbolic link out of the folder" in message and "secret" not in message
+
+
+def test_other_languages_and_upper_case(folder):
+    root = folder("file_name,emotion\na.wav,WUT\nb.wav,\u017bAL\nsub/c.wav,\u6124\u6012\n")
+    assert load_corpus(root).labels == ["wut", "\u017cal", "\u6124\u6012"]
+    mapped = load_corpus(root, label_map=parse_label_map("Wut=anger,\u017bal=sadness,\u6124\u6012=anger"))
+    assert mapped.labels == ["anger", "sadness", "anger"]
+
+
+lines = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["a.wav,anger", "../x.wav,fear", "/etc/hosts,fear", '"a.wav', "a.wav,fear,x", "\ufeffa.wav,x", "out.wav,x"]
+        ),
+        st.text(max_size=12),
+        st.dictionaries(st.sampled_from(["file_name", "emotion"]), st.text(max_size=6) | st.none()).map(json.dumps),
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    lines, st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"]),
+    st.sampled_from(["csv", "jsonl"]), st.booleans(),
+)  # fmt: skip
+def test_any_metadata_is_read_or_refused_in_one_line(tmp_path_factory, rows, end, encoding, kind, header):
+    root = tmp_path_factory.getbasetemp() / "any"
+    root.mkdir(exist_ok=True)
+    (root / "a.wav").touch()
+    if not (root / "out.wav").is_symlink():
+        (root / "out.wav").symlink_to("/etc/hosts")
+    (root / f"metadata.{kind}").write_bytes(end.join(["file_name,emotion"] * header + rows).encode(encoding, "replace"))
+    try:
+        assert set(load_corpus(root).names) == {"a.wav"}  # nothing else is in the folder
+    except DataError as error:
+        assert str(error).isprintable()
+    finally:
+        (root / f"metadata.{kind}").unlink()
 
 
 def test_links_within_the_folder_and_to_the_folder_are_fine(folder, tmp_path):

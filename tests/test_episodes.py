@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_sere.training.data import DataError
-from modeling_sere.training.episodes import draw_shots, overlap, shared_labels, split_speakers
+from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 
 LABELS = ["anger", "fear", "sadness"] * 20 + [None] * 5
 NAMES = [f"clip{i:03}.wav" for i in range(len(LABELS))]
@@ -94,9 +94,3 @@ def test_speaker_split_follows_the_seed_and_not_the_row_order():
 def test_a_missing_speaker_cannot_be_split():
     with pytest.raises(DataError, match="clip 1 has no speaker"):
         split_speakers(["a", None, "b"], 0)
-
-
-def test_overlap_names_the_scored_clips():
-    seen = {"a.wav": "k1", "b.wav": "k2"}
-    assert overlap(seen, {"x.wav": "k2", "y.wav": "k3", "c.wav": "k1"}) == ["c.wav", "x.wav"]
-    assert overlap(seen, {"a.wav": "k4"}) == []

@@ -26,7 +26,7 @@ USERS = {
 }
 CODE = {
     "configuration_sere.py", "modeling_sere.py", "embedding_sere.py", "encoder_sere.py", "dynamics_sere.py",
-    "resonance_sere.py", "pipeline_sere.py", "audio_sere.py", "card_sere.py",
+    "resonance_sere.py", "pipeline_sere.py", "audio_sere.py", "card_sere.py", "weights_sere.py",
 }  # fmt: skip
 SAVED = CODE | {"config.json", "model.safetensors", "preprocessor_config.json"}
 PUSHED = SAVED | {"README.md", "plots/confusion.png", "plots/highlights.png", ".gitattributes"}
@@ -313,6 +313,17 @@ def test_no_path_user_name_token_or_training_state_in_any_file(world, german, ad
     for repo_id, revision in (("org/sere-de", "v1"), ("org/sere-de-test", "main")):
         for name, content in world.hub.files(repo_id, revision).items():
             assert not [secret for secret in secrets if secret.encode() in content], (repo_id, name)
+
+
+def test_no_path_user_name_or_token_in_anything_saved(world, german, adapted):
+    """Here files and speakers may be named: results.json stays with its owner."""
+    secrets = [str(world.root), str(ROOT), str(Path.home()), "anneliese", TOKEN]
+    for folder in (german, adapted):
+        saved = [path for path in folder.rglob("*") if path.is_file()]
+        assert folder / "results.json" in saved and folder / "model.safetensors" in saved
+        for path in saved:
+            content = str(path.relative_to(folder)).encode() + path.read_bytes()
+            assert not [secret for secret in secrets if secret.encode() in content], path
 
 
 def test_card_is_complete_and_reads_back(world, german):

@@ -134,7 +134,7 @@ def test_results_are_plain_json(tmp_path):
 
 RUN = {
     "source": "a", "target": "b", "shots": 5, "seed": 0, "source_free": False, "setting": "inductive",
-    "speaker_ids": True, "chance": 0.25,
+    "speaker_ids": True, "chance": 0.25, "skipped_clips": [],
 }  # fmt: skip
 
 
@@ -155,3 +155,14 @@ def test_table_of_a_run_without_labels():
 def test_table_of_a_run_without_source_data():
     text = table(RUN | outputs.NOT_SCORED | {"source": None, "source_free": True, "seed": None})
     assert text.startswith("unknown source -> b, 5 shots per emotion, source-free, inductive")
+
+
+def test_table_tells_what_makes_a_score_dishonest():
+    shared = {"same_audio_in_both": ["x.wav", "y.wav"], "shots_in_target": ["y.wav"], "skipped_clips": [{}]}
+    text = table(RUN | outputs.NOT_SCORED | shared)
+    assert "the audio of 2 clips of the target is in the source too, that of 1 as a shot" in text
+    assert "unusable: 1 clip, named in results.json" in text
+    assert "NOT ANOTHER" not in table(RUN | outputs.NOT_SCORED | {"same_audio_in_both": [], "shots_in_target": []})
+    carried = RUN | outputs.NOT_SCORED | {"source_free": True, "source": "b"}
+    assert "the labelled clips in the model come from b too" in table(carried)
+    assert "NOT ANOTHER" not in table(carried | {"source": "a"})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from corpus_fixtures import bad_files, read_metadata, write_corpus, write_metadata
 from safetensors.torch import load_file
@@ -27,7 +28,7 @@ KEYS = {
     "uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "chance", "per_class_recall",
     "confusion", "labels", "source", "target", "source_language", "target_language", "shots", "seed", "setting",
     "speaker_ids", "skipped_clips", "seconds", "shot_files", "encoder", "refine_steps", "versions",
-    "same_audio_in_both",
+    "same_audio_in_both", "shots_in_target",
 }  # fmt: skip
 
 
@@ -249,10 +250,29 @@ def test_label_map(train, tmp_path, data):
     assert mapped["confusion"] == plain["confusion"]
 
 
-def test_audio_in_both_corpora_is_named(train, tmp_path, data):
-    shutil.copytree(data / "target", tmp_path / "leaky")
-    shutil.copy(data / "source" / "anger_0_0.wav", tmp_path / "leaky" / "neutral_1_1.wav")
-    assert train(target=tmp_path / "leaky")["same_audio_in_both"] == ["neutral_1_1.wav"]
+def test_audio_in_both_corpora_is_named(train, tmp_path, data, capsys):
+    """As the same file, and as another file of the same samples; one clip is no shot, and the labels do not matter."""
+    shots = train(output_dir=tmp_path / "first")["shot_files"]
+    assert "NOT ANOTHER LANGUAGE" not in capsys.readouterr().out
+    other = next(path.name for path in sorted((data / "source").glob("*.wav")) if path.name not in shots)
+    leaky = shutil.copytree(data / "target", tmp_path / "leaky")
+    shutil.copy(data / "source" / other, leaky / "neutral_1_1.wav")
+    samples, rate = soundfile.read(data / "source" / shots[0], dtype="float32")
+    soundfile.write(leaky / "anger_1_2.wav", np.stack([samples] * 2, 1), rate, subtype="FLOAT")
+    results = train(target=leaky)
+    assert results["same_audio_in_both"] == ["anger_1_2.wav", "neutral_1_1.wav"]
+    assert results["shots_in_target"] == ["anger_1_2.wav"]
+    printed = capsys.readouterr().out
+    assert "the audio of 2 clips of the target is in the source too, that of 1 as a shot" in printed
+    assert "**2 target clips have the very audio of a source clip, 1 of a labelled one**" in (
+        tmp_path / "run" / "README.md"
+    ).read_text()
+
+
+def test_target_whose_labels_were_given_for_training(train, data, capsys):
+    results = train(target=data / "source")
+    assert len(results["same_audio_in_both"]) == 24 and results["shots_in_target"] == results["shot_files"]
+    assert "the audio of 24 clips of the target is in the source too, that of 6 as a shot" in capsys.readouterr().out
 
 
 # From a SERE model
@@ -286,8 +306,14 @@ def train_from(train, start):
     return lambda **options: train(**({"model": start} | options))
 
 
-def test_without_source_data_the_sources_travel_on(train_from, start, tmp_path):
+def test_without_source_data_a_target_of_the_source_s_name_is_told(train_from, data, capsys):
+    train_from(target=data / "source")
+    assert "PERHAPS NOT ANOTHER LANGUAGE: the labelled clips in the model come from source" in capsys.readouterr().out
+
+
+def test_without_source_data_the_sources_travel_on(train_from, start, tmp_path, capsys):
     results = train_from()
+    assert "ANOTHER LANGUAGE" not in capsys.readouterr().out
     assert results["source_free"] and results["source"] == "source" and results["shots"] == 2
     assert results["num_source_clips"] == 6 and "spread" not in results
     first, second = (load_file(folder / "model.safetensors") for folder in (start, tmp_path / "run"))
@@ -348,11 +374,27 @@ def damaged(data, tmp_path) -> Path:
     return folder
 
 
-def test_unusable_clips_are_skipped_named_and_counted(train, damaged):
+def test_unusable_clips_are_skipped_named_and_counted(train, damaged, capsys):
     results = train(target=damaged, max_skipped=0.2)
+    assert "Left out as unusable: 4 clips, named in results.json" in capsys.readouterr().out
     assert sorted(clip["name"] for clip in results["skipped_clips"]) == sorted(bad_files())
     assert all(clip["reason"] for clip in results["skipped_clips"])
     assert results["num_target_clips"] == np.sum(results["confusion"]) == 24
+
+
+def test_clip_that_is_gone_when_the_card_is_made_does_not_end_the_run(train, tmp_path, data):
+    target = shutil.copytree(data / "target", tmp_path / "target")
+    describe = train_sere.describe  # comes after encoding
+
+    def then_gone(*given):
+        for path in target.glob("*.wav"):
+            path.write_bytes(b"gone")
+        return describe(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_sere, "describe", then_gone)
+        assert train(target=target)["num_target_clips"] == 24
+    assert "they were not measured on an example" in " ".join((tmp_path / "run" / "README.md").read_text().split())
 
 
 def test_too_many_unusable_clips_stop_the_run(refuse, damaged):

@@ -7,8 +7,10 @@ metadata only; audio is fetched and decoded clip by clip, in threads, when `Corp
 Row numbers in messages count the header of a CSV file as row 1, as a spreadsheet does.
 """
 
+import codecs
 import csv
 import hashlib
+import io
 import itertools
 import json
 import logging
@@ -404,7 +406,13 @@ def _json_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "no columns"
+    return ", ".join(map(_shown, names)) or "no columns"
+
+
+def _shown(text: str) -> str:
+    """What a file says, fit for a message of one line."""
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _either(names: tuple[str, ...]) -> str:
@@ -424,6 +432,8 @@ def _metadata_file(folder: Path, require_labels: bool) -> Path | None:
     found = [path for name in ("metadata.csv", "metadata.jsonl") if (path := folder / name).is_file()]
     if len(found) == 2:
         raise DataError(f"{title} has both metadata.csv and metadata.jsonl: keep one")
+    if found and not found[0].resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{found[0].name} of {title} is a symbolic link out of the folder: put the file itself there")
     if found:
         return found[0]
     if next(folder.rglob("*.parquet"), None) is None:
@@ -441,12 +451,16 @@ def _folder_table(folder: Path, metadata: Path, named: _Named) -> _Table:
         raise DataError(f"{title} has no column {files!r}, only {_listed(columns)}{hint}")
     used = _label_speaker_language(title, columns, named)
 
+    for number, row in rows:
+        for column in (files, *filter(None, used)):
+            if isinstance(row.get(column), (list, dict)):
+                raise DataError(f"{title}, row {number}: {column} holds several values: give one text")
     locate = _Locator(folder)
     first_row, names = {}, []
     for number, row in rows:
         name = _located(locate, _text(row.get(files)), f"{title}, row {number}")
         if first_row.setdefault(name, number) != number:
-            raise DataError(f"{title}, row {number}: {name} is already in row {first_row[name]}")
+            raise DataError(f"{title}, row {number}: {_shown(name)} is already in row {first_row[name]}")
         names.append(name)
 
     def cells(column: str | None) -> list[str | None] | None:
@@ -457,43 +471,51 @@ def _folder_table(folder: Path, metadata: Path, named: _Named) -> _Table:
 
 def _read_csv(path: Path, title: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The column names, and every row with its number."""
+    records = enumerate(csv.reader(io.StringIO(_decoded(path, title), newline=""), strict=True), 1)
+    number, rows = 0, []
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            records = enumerate(csv.reader(file, strict=True), 1)
-            _, header = next(records, (1, []))
-            columns = [cell.strip() for cell in header]
-            named = [column for column in columns if column]
-            if len(set(named)) < len(named):
-                raise DataError(f"{title} has two columns of the same name: {_listed(named)}")
-            rows = []
-            for number, record in records:
-                if len(record) > len(columns):
-                    raise DataError(
-                        f"{title}, row {number}: {len(record)} cells, but the header has {len(columns)}:"
-                        " put cells with commas in double quotes"
-                    )
-                if record:
-                    rows.append((number, dict(zip(columns, record, strict=False))))
-            return named, rows
-    except UnicodeDecodeError as error:
-        raise DataError(f"{title} is not in UTF-8: save it as UTF-8") from error
+        number, header = next(records, (1, []))
+        columns = [cell.strip() for cell in header]
+        named = [column for column in columns if column]
+        if len(set(named)) < len(named):
+            raise DataError(f"{title} has two columns of the same name: {_listed(named)}")
+        for number, record in records:
+            if len(record) > len(columns):
+                raise DataError(
+                    f"{title}, row {number}: {len(record)} cells, but the header has {len(columns)}:"
+                    " put cells with commas in double quotes"
+                )
+            if record:
+                rows.append((number, dict(zip(columns, record, strict=False))))
     except csv.Error as error:
-        raise DataError(f"{title} is not valid CSV: {error}") from error
+        raise DataError(f"{title}, row {number + 1} is not valid CSV: {error}") from error
+    return named, rows
 
 
 def _read_jsonl(path: Path, title: str) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
     rows = []
-    try:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-            if line.strip():
-                rows.append((number, json.loads(line)))
-                if not isinstance(rows[-1][1], dict):
-                    raise DataError(f"{title}, row {number}: expected a JSON object")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{title} is not in UTF-8: save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{title}, row {number}: not JSON ({error.msg})") from error
+    for number, line in enumerate(_decoded(path, title).split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                if "\\u" in line:
+                    json.dumps(row, ensure_ascii=False).encode()  # half of a character can be neither printed nor saved
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{title}, row {number}: not JSON ({getattr(error, 'msg', error)})") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{title}, row {number}: expected a JSON object")
+            rows.append((number, row))
     return list(dict.fromkeys(key for _, row in rows for key in row)), rows
+
+
+def _decoded(path: Path, title: str) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # its position does not count the mark of UTF-8 at the start
+        line = data.removeprefix(codecs.BOM_UTF8).count(b"\n", 0, error.start) + 1
+        raise DataError(f"{title}, line {line} is not in UTF-8: save it as UTF-8") from error
 
 
 class _Outside(ValueError):
@@ -536,12 +558,12 @@ def _located(locate: _Locator, name: str | None, where: str) -> str:
     try:
         name, status = locate(name)
     except _Outside as error:
-        raise DataError(f"{where}: {name} {error}") from error
+        raise DataError(f"{where}: {_shown(name)} {error}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character
         hint = " (use / between folders)" if "\\" in name else ""
-        raise DataError(f"{where}: {name} does not exist{hint}") from error
+        raise DataError(f"{where}: {_shown(name)} does not exist{hint}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{where}: {name} is not a file")
+        raise DataError(f"{where}: {_shown(name)} is not a file")
     return name
 
 

@@ -5,7 +5,7 @@ names involved, never on the order of the rows.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -80,17 +80,6 @@ def split_speakers(speakers: Sequence[str | None], seed: int) -> tuple[list[int]
     adapt = [index for index, speaker in enumerate(speakers) if speaker in adapting]
     score = [index for index, speaker in enumerate(speakers) if speaker not in adapting]
     return adapt, score
-
-
-def overlap(seen: Mapping[str, str], scored: Mapping[str, str]) -> list[str]:
-    """Names of scored clips whose audio was already seen, sorted; an honest evaluation gets an empty list.
-
-    Args:
-        seen, scored: {clip name: content key} of, say, the source corpus (or its shots) and the scored target clips.
-            Keys are of encoded files (`Corpus.content_key`): a re-encoded copy is not recognised.
-    """
-    keys = set(seen.values())
-    return sorted(name for name, key in scored.items() if key in keys)
 
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:

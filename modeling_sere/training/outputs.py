@@ -13,7 +13,6 @@ from modeling_sere.audio_sere import SAMPLING_RATE
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import Corpus, DataError
-from modeling_sere.training.episodes import overlap
 from modeling_sere.training.pool import Pool
 
 STATE = "run_state.json"
@@ -92,15 +91,15 @@ def versions() -> dict[str, str]:
     return {package: version(package) for package in PACKAGES}
 
 
-def same_audio(source: Pool, target: Pool) -> list[str]:
-    """Target clips whose very audio is in the source corpus too: such a score is not one of a new language."""
-    return overlap(source.content_keys(), target.content_keys())
+def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> dict | None:
+    """The clip in the middle of the corpus, for the card's picture: waveform, highlights, prediction, and no name.
 
-
-def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> dict:
-    """The clip in the middle of the corpus, for the card's picture: waveform, highlights, prediction, and no name."""
+    None if it cannot be read any more: the card does without, and the run does not end here.
+    """
     row = len(pool) // 2
     waveform = next(corpus.iter_audio([pool.clips[row].index])).waveform
+    if waveform is None:
+        return None
     with torch.inference_mode():
         output = model(torch.from_numpy(waveform)[None])
     return {
@@ -144,4 +143,27 @@ def table(results: dict) -> str:
         )
     if results["uar"] is None:
         lines.append("  The target has no labels: the model is adapted, and nothing can be scored.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_caveats(results)])
+
+
+def _caveats(results: dict) -> list[str]:
+    """What a reader of the scores has to know; the clips are named in results.json."""
+    lines = []
+    if skipped := len(results["skipped_clips"]):
+        lines.append(f"  Left out as unusable: {_clips(skipped)}, named in results.json.")
+    if shared := results.get("same_audio_in_both"):
+        shots = len(results["shots_in_target"])
+        lines.append(
+            f"  NOT ANOTHER LANGUAGE: the audio of {_clips(len(shared))} of the target is in the source too, that of "
+            f"{shots} as a shot with its label; results.json names them. Remove them to get an honest score."
+        )
+    if results["source_free"] and results["source"] == results["target"]:
+        lines.append(
+            f"  PERHAPS NOT ANOTHER LANGUAGE: the labelled clips in the model come from {results['source']} too, with "
+            "their labels; without their audio it cannot be told whether they are among the target's."
+        )
+    return lines
+
+
+def _clips(count: int) -> str:
+    return f"{count} clip{'' if count == 1 else 's'}"

@@ -1,0 +1,112 @@
+"""The file of weights before any of it is loaded: whether its header tells the truth, and fits the configuration.
+
+A model's files may come from anybody. What is refused here would else end in an error of some library, in numbers that
+mean nothing, or in memory for tensors that the file does not hold.
+"""
+
+import copy
+import json
+import math
+import os
+
+import torch
+from torch import nn
+
+MAX_HEADER = 2**22  # bytes: a thousand tensors take 2**17
+BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+HEAD = ("classifier.", "cue_classifier.")  # may be drawn anew, for other emotions
+UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def check_weights(path: str, name: str, model_class: type[nn.Module], config, new_head: bool = False):
+    """Pass if all that a model needs is in the file, in the shapes and kinds of number it needs.
+
+    Args:
+        path: of a safetensors file. name: what messages call its repository.
+        model_class, config: of the model, which is built without memory for its weights.
+        new_head: whether the classifier may have another shape.
+
+    Raises:
+        ValueError: the header is damaged or lies, the configuration describes no model, or the two do not fit.
+    """
+    held = {tensor.removeprefix("sere."): entry for tensor, entry in read_header(path, name).items()}
+    bare = not any(tensor.startswith(HEAD) for tensor in held)  # a base model's
+    for tensor, needed in _needed(name, model_class, config).items():
+        short = tensor.removeprefix("sere.")
+        kind, shape = held.get(short, (None, None))
+        if kind is None:
+            if needed.numel() and not (bare and short.startswith(HEAD)):
+                raise ValueError(f"{name}: model.safetensors lacks {tensor}, which config.json calls for.")
+        elif shape != tuple(needed.shape) and not (new_head and short.startswith(HEAD)):
+            raise ValueError(
+                f"{name}: {tensor} has the shape {shape} in model.safetensors, {tuple(needed.shape)} by config.json."
+            )
+        elif (kind[0] in "FB" and kind != "BOOL") != needed.is_floating_point():
+            raise ValueError(f"{name}: {tensor} holds numbers of type {kind} in model.safetensors, not {needed.dtype}.")
+
+
+def check_finite(model: nn.Module, name: str):
+    """Raises ValueError: the name of a weight that is NaN or infinite."""
+    for tensor, values in model.state_dict().items():
+        if values.is_floating_point() and not values.is_meta and not bool(values.isfinite().all()):
+            raise ValueError(f"{name}: {tensor} holds NaN or infinite numbers, so the model can answer nothing.")
+
+
+def read_header(path: str, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """{tensor: (type of number, shape)} of a safetensors file, whose data must be just what the header says.
+
+    Raises:
+        ValueError: as `check_weights`.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(size - 8, MAX_HEADER):
+            raise ValueError(
+                f"{name}: model.safetensors claims a header of {length} bytes in a file of {size}: it is damaged, or "
+                "no safetensors file at all."
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        facts = header.pop("__metadata__", None) or {"format": "pt"}
+        if text[:1] != b"{" or facts.get("format") != "pt":
+            raise ValueError("not made with PyTorch")
+        entries = {tensor: _entry(tensor, entry) for tensor, entry in header.items()}
+        place = 0
+        for tensor, (_, _, start, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
+            if start != place:
+                raise ValueError(f"{tensor} starts at {start}, not where the one before it ends")
+            place = end
+        if place != size - 8 - length:
+            raise ValueError(f"its tensors end at {place}, its data at {size - 8 - length}")
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}: the header of model.safetensors is not true to its file ({error}).") from error
+    return {tensor: (kind, shape) for tensor, (kind, shape, _, _) in entries.items()}
+
+
+def _entry(tensor: str, entry: dict) -> tuple[str, tuple[int, ...], int, int]:
+    kind, shape, (start, end) = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if kind not in BYTES:
+        raise ValueError(f"{tensor} is of the unknown type {str(kind)[:20]!r}")
+    if len(shape) > 8 or not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, start, end)):
+        raise ValueError(f"{tensor} has an impossible shape or place")
+    if end - start != math.prod(shape) * BYTES[kind]:
+        raise ValueError(f"{tensor} does not have the size of its shape")
+    return kind, tuple(shape), start, end
+
+
+def _needed(name: str, model_class: type[nn.Module], config) -> dict[str, torch.Tensor]:
+    """The model's tensors, without their numbers."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return model_class(copy.deepcopy(config)).state_dict()
+    except UNBUILDABLE as error:
+        raise ValueError(f"{name}: config.json describes no model that can be built ({_line(error)}).") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
