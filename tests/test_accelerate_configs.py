@@ -1,4 +1,4 @@
-"""configs/accelerate: accelerate reads each file; one CPU runs with its file, FSDP trains with the settings of its own."""
+"""configs/accelerate: accelerate reads each file, one CPU runs with its own, FSDP trains with its settings."""
 
 import json
 import os
