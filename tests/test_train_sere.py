@@ -507,7 +507,7 @@ def test_killed_run_is_resumed_to_the_same_results(train, flags, tmp_path, data)
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 120
-        while not (partial / "checkpoint" / "step.txt").is_file():
+        while not (partial / "checkpoint" / "50").is_dir():
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
