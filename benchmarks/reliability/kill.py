@@ -62,7 +62,7 @@ class Place:
     def phase(self) -> str:
         """What the run that goes on here does, told by what it has left on the disk."""
         if (self.out / "results.json").is_file():
-            return "pushing"
+            return "pushing" if (self.root / "out.partial").exists() else "over"
         if (self.root / "out.partial" / "result" / "preprocessor_config.json").is_file():
             return "saving"
         if any((self.root / "out.partial" / "checkpoint").glob("[0-9]*")):
@@ -81,18 +81,19 @@ class Place:
             time.sleep(GLANCE)
         if process.wait():
             raise SystemExit(f"the uninterrupted run failed: {self.said()[-2000:]}")
-        moments = [began[phase] for phase in PHASES] + [time.monotonic()]
+        began.setdefault("over", time.monotonic())
+        moments = [began[phase] for phase in (*PHASES, "over")]
         return dict(zip(PHASES, (after - before for before, after in itertools.pairwise(moments)), strict=True))
 
-    def kill(self, phase: str, delay: float) -> str | None:
-        """Start the run and kill it so many seconds after a phase began. The phase it died in; None: it was over."""
+    def kill(self, phase: str, delay: float) -> str:
+        """Start the run and kill it so many seconds after a phase began. The phase it died in."""
         process = self.start()
         while process.poll() is None and self.phase() != phase:
             time.sleep(GLANCE)
         time.sleep(delay)
         process.kill()
         process.wait()
-        return self.phase() if (self.root / "out.partial").exists() or not self.out.exists() else None
+        return self.phase()
 
     def failures(self, whole: "Place") -> list[str]:
         """What is wrong after a run was killed here and resumed."""
@@ -127,8 +128,8 @@ def measure(root: Path, kills: int, seed: int, kinds: dict[str, dict], phases=PH
             for attempt in itertools.count():
                 hub.repositories.clear()
                 place = Place(root / f"{number}.{attempt}", hub, kinds[kind])
-                died = place.kill(phase, moments.uniform(0, 0.9) * durations[kind][phase] / (attempt + 1))
-                if died is not None:
+                died = place.kill(phase, moments.uniform(0, 0.9) * durations[kind][phase] / 2**attempt)
+                if died != "over":
                     break
             outcomes.add(f"killed while {died}", [f"run {number} ({kind}): {x}" for x in place.failures(whole[kind])])
     return outcomes

@@ -5,7 +5,9 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -37,21 +39,32 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     return os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
 
 
-def finished(words: list[str], variables: dict[str, str], **options) -> subprocess.CompletedProcess:
-    """A process run to its end, whatever that is, within ten minutes."""
-    return subprocess.run(words, env=variables, capture_output=True, text=True, timeout=600, check=False, **options)
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    status: int
+    stderr: str
+
+    @property
+    def last_line(self) -> str:
+        return (self.stderr.strip().splitlines() or ["nothing said"])[-1]
 
 
-def last_line(process: subprocess.CompletedProcess) -> str:
-    return (process.stderr.strip().splitlines() or ["nothing said"])[-1]
+def finished(words: list[str], variables: dict[str, str], before: Callable | None = None) -> Ended:
+    """A process run to its end, whatever that is; `before` runs in it first."""
+    done = subprocess.run(
+        words, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=before,
+        timeout=600, check=False,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stderr)
 
 
-def one_sentence(process: subprocess.CompletedProcess) -> list[str]:
+def one_sentence(run: Ended) -> list[str]:
     """What is wrong with how a run that could not go on has ended: status 1 and one line of its own is right."""
-    said = [line for line in process.stderr.splitlines() if line.startswith("train_sere.py: ")]
-    if process.returncode == 1 and len(said) == 1 and "Traceback" not in process.stderr:
+    said = [line for line in run.stderr.splitlines() if line.startswith("train_sere.py: ")]
+    if run.status == 1 and len(said) == 1 and "Traceback" not in run.stderr:
         return []
-    return [f"status {process.returncode}, no one sentence but: {last_line(process)}"]
+    return [f"status {run.status}, no one sentence but: {run.last_line}"]
 
 
 def results(folder: Path) -> dict:

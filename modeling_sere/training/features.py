@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 import modeling_sere
 from modeling_sere.modeling_sere import SereFrames, SereModel
 from modeling_sere.training.data import Corpus, DataError, DecodedClip, SkippedClip
+from modeling_sere.training.disk import writing
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,11 @@ class FeatureExtraction:
         """Raw features of `indices` (default: all clips) of a corpus, the same on every process."""
         indices = list(range(len(corpus))) if indices is None else sorted(indices)
         mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
-        rows, skipped = self._extract(corpus, mine)
+        with tqdm(
+            total=len(mine), desc=f"Encoding {corpus.name}", unit="clip",
+            disable=not self.accelerator.is_local_main_process,
+        ) as bar:  # fmt: skip
+            rows, skipped = self._extract(corpus, mine, bar)
         rows = sorted(gather_object(rows), key=lambda row: row[0])
         skipped = sorted(gather_object(skipped))
         if not rows:
@@ -168,13 +173,9 @@ class FeatureExtraction:
             skipped=[SkippedClip(corpus.clips[index].name, reason) for index, reason in skipped],
         )
 
-    def _extract(self, corpus, indices):
+    def _extract(self, corpus, indices, bar):
         rows, skipped, waiting = [], [], []
         known = self.cache.places if self.cache else {}
-        bar = tqdm(
-            total=len(indices), desc=f"Encoding {corpus.name}", unit="clip",
-            disable=not self.accelerator.is_local_main_process,
-        )  # fmt: skip
         for clip in corpus.iter_audio(indices, known=known):
             bar.update()
             if clip.error is not None:
@@ -188,7 +189,6 @@ class FeatureExtraction:
                 rows += self._encode(waiting)
                 waiting = []
         rows += self._encode(waiting)
-        bar.close()
         return rows, skipped
 
     def _encode(self, clips: list[DecodedClip]) -> list[tuple[int, str, np.ndarray]]:
@@ -218,7 +218,8 @@ class FrameStore:
 
     def __init__(self, model: SereModel, device):
         self.model, self.device = model, device
-        self.file = tempfile.TemporaryFile()
+        with writing("The temporary folder", "free some space or set TMPDIR to a larger disk"):
+            self.file = tempfile.TemporaryFile()
         self.offsets: dict[int, tuple[int, int]] = {}  # item -> (first row, frames)
         self.functionals: dict[int, torch.Tensor] = {}
 
@@ -232,20 +233,19 @@ class FrameStore:
         """Encode item k = clip `indices[k]` of `corpora[k]`, for all k. Raises DataError when the disk is full."""
         total = 0
         items = {(id(corpus), index): k for k, (corpus, index) in enumerate(zip(corpora, indices, strict=True))}
-        bar = tqdm(total=len(indices), desc="Keeping frames", unit="clip", disable=not progress)
-        for corpus in dict.fromkeys(corpora):
-            for clip in corpus.iter_audio(sorted(index for owner, index in items if owner == id(corpus))):
-                bar.update()
-                values, mask = collate([clip.waveform], self.device)
-                with torch.inference_mode():
-                    frames = self.model.frames(values, mask)
-                rows = torch.cat([frames.dynamics, *frames.states], 2)[0]
-                self._write(rows.half().cpu().numpy())
-                item = items[id(corpus), clip.index]
-                self.offsets[item] = (total, len(rows))
-                self.functionals[item] = frames.functionals[0].float().cpu().clone()
-                total += len(rows)
-        bar.close()
+        with tqdm(total=len(indices), desc="Keeping frames", unit="clip", disable=not progress) as bar:
+            for corpus in dict.fromkeys(corpora):
+                for clip in corpus.iter_audio(sorted(index for owner, index in items if owner == id(corpus))):
+                    bar.update()
+                    values, mask = collate([clip.waveform], self.device)
+                    with torch.inference_mode():
+                        frames = self.model.frames(values, mask)
+                    rows = torch.cat([frames.dynamics, *frames.states], 2)[0]
+                    self._write(rows.half().cpu().numpy())
+                    item = items[id(corpus), clip.index]
+                    self.offsets[item] = (total, len(rows))
+                    self.functionals[item] = frames.functionals[0].float().cpu().clone()
+                    total += len(rows)
         self.widths = [frames.dynamics.shape[2], *(state.shape[2] for state in frames.states)]
         self.rows = np.memmap(self.file, dtype=np.float16, mode="r", shape=(total, sum(self.widths)))
 

@@ -97,15 +97,16 @@ class Refinement:
             range(first, self.arguments.refine_steps), initial=first, total=self.arguments.refine_steps,
             desc="Refining", unit="step", disable=not self.accelerator.is_local_main_process,
         )  # fmt: skip
-        for step in bar:
-            torch.manual_seed(self.arguments.seed * 1_000_003 + step)  # dropout repeats after a resume
-            losses = self._step(self.draw(step))
-            if not math.isfinite(losses["loss"]):
-                raise DataError(f"The loss of refining step {step} is {losses['loss']}: lower --learning_rate.")
-            bar.set_postfix(loss=f"{losses['loss']:.3f}")
-            log(losses, step)
-            if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < self.arguments.refine_steps:
-                checkpoints.save(step + 1)
+        with bar:
+            for step in bar:
+                torch.manual_seed(self.arguments.seed * 1_000_003 + step)  # dropout repeats after a resume
+                losses = self._step(self.draw(step))
+                if not math.isfinite(losses["loss"]):
+                    raise DataError(f"The loss of refining step {step} is {losses['loss']}: lower --learning_rate.")
+                bar.set_postfix(loss=f"{losses['loss']:.3f}")
+                log(losses, step)
+                if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < self.arguments.refine_steps:
+                    checkpoints.save(step + 1)
         self.model.eval()
 
     def _step(self, items: torch.Tensor) -> dict[str, float]:
