@@ -29,6 +29,7 @@ from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
 from modeling_sere.training.description import describe, origins
+from modeling_sere.training.disk import writing
 from modeling_sere.training.duplicates import in_both
 from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.evaluation import Evaluation, single_clips, spread
@@ -88,7 +89,7 @@ def main():
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find each other on CPUs
         log_with=trackers(arguments.report_to) or None,
-        project_dir=folder.partial,
+        project_dir=folder.result,
     )
     level = logging.WARNING if accelerator.is_main_process else logging.ERROR
     logging.basicConfig(format="%(message)s", level=level, force=True)
@@ -113,7 +114,12 @@ def main():
     destination = None
     if arguments.push_to_hub and accelerator.is_main_process:
         destination = Destination(arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag)
-        destination.prepare()
+        destination.prepare(again=folder.published)
+    accelerator.wait_for_everyone()
+    if folder.published:  # killed on its last steps
+        if accelerator.is_main_process:
+            deliver(folder, destination)
+        return
     seconds = {}
 
     @contextmanager
@@ -202,16 +208,29 @@ def main():
             results["spread"] = spread(seeds, uars)
 
     # F. Save model, card and results, and push them
-    with stage("save"):
-        model.save_pretrained(folder.partial)
-        results["seconds"] = seconds
-        write_card(results, folder.partial, outputs.highlight_example(model, target_corpus, target))
-    accelerator.end_training()
-    outputs.save_results(results, folder.partial)
-    folder.publish()
-    print(outputs.table(results), f"\nSaved in {folder.final}: model, README.md (model card), results.json", sep="")
-    if destination is not None:
-        print("Pushed to", destination.push(folder.final))
+    example = outputs.highlight_example(model, target_corpus, target)
+    with writing(f"The result in {folder.result}", "free some space, then add --resume"):
+        with stage("save"):
+            model.save_pretrained(folder.result)
+            results["seconds"] = seconds
+            write_card(results, folder.result, example)
+        accelerator.end_training()
+        outputs.save_results(results, folder.result)
+        folder.publish()
+    deliver(folder, destination)
+
+
+def deliver(folder: outputs.OutputFolder, destination: Destination | None):
+    """Show the results of a finished run and push it. Raises DataError: the push broke off; the folder is whole."""
+    print(outputs.table(outputs.load_results(folder.final)))
+    print(f"Saved in {folder.final}: model, README.md (model card), results.json", flush=True)
+    try:
+        if destination is not None:
+            print("Pushed to", destination.push(folder.final), flush=True)
+    except DataError:
+        folder.close()  # its sentence tells how to push later
+        raise
+    folder.close()
 
 
 if __name__ == "__main__":

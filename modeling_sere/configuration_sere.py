@@ -20,6 +20,7 @@ EMOTION_PROFILE = {
 NUM_CUES = 5
 HOP = 320  # samples per frame of every stream: 20 ms at 16 kHz
 MAX_LABELS = 1000
+LEAST_POSITIVE = 1e-6  # of a divisor: quotients stay finite in single precision
 MAX_SOURCES = 1_000_000
 MAX_DEPTH = 200  # layers of an encoder, or of its convolutions
 SUPPORTED_ENCODERS = ("wavlm", "wav2vec2", "hubert", "wav2vec2-bert", "whisper")
@@ -141,21 +142,21 @@ class SereConfig(PreTrainedConfig):
         return [self.id2label[i] for i in range(self.num_labels)]
 
     def _validate(self):
-        at_least = {  # name -> (lower limit, limit itself allowed)
-            "encoder_weight": (0, True),
-            "prior_weight": (0, True),
-            "ridge": (0, False),
-            "field_damping": (0, False),
-            "field_sharpness": (0, False),
-            "tric_weight": (0, True),
-            "tric_temperature": (0, False),
-            "visit_weight": (0, True),
-            "consistency_weight": (0, True),
+        at_least = {
+            "encoder_weight": 0,
+            "prior_weight": 0,
+            "ridge": LEAST_POSITIVE,
+            "field_damping": LEAST_POSITIVE,
+            "field_sharpness": LEAST_POSITIVE,
+            "tric_weight": 0,
+            "tric_temperature": LEAST_POSITIVE,
+            "visit_weight": 0,
+            "consistency_weight": 0,
         }
-        for name, (low, allowed) in at_least.items():
+        for name, low in at_least.items():
             value = getattr(self, name)
-            if not _is_number(value) or value < low or (value == low and not allowed) or value > 1e6:
-                raise ValueError(f"{name} must be a number {'>=' if allowed else '>'} {low}, not {value!r}.")
+            if not _is_number(value) or not low <= value <= 1e6:
+                raise ValueError(f"{name} must be a number from {low} to 1000000, not {value!r}.")
         for name, low, high in (("field_balance", 0, 1), ("view_dropout", 0, 0.95)):
             value = getattr(self, name)
             if not _is_number(value) or not low <= value <= high:

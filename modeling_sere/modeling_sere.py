@@ -314,8 +314,8 @@ class SereForAudioClassification(SerePreTrainedModel):
     def classify(self, embeddings: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
         """(B, D), (B, 5) -> logits (B, C) in float32."""
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            scores = F.linear(embeddings, self.classifier.weight.float(), self.classifier.bias.float())
-            return scores + F.linear(cues, self.cue_classifier.weight.float())
+            scores = F.linear(embeddings.float(), self.classifier.weight.float(), self.classifier.bias.float())
+            return scores + F.linear(cues.float(), self.cue_classifier.weight.float())
 
     def losses(self, features, embeddings, logits, labels, statistics=None) -> dict[str, torch.Tensor]:
         """Parts of the loss and their weighted sum, as in docs/method.md ("Loss").

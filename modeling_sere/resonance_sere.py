@@ -101,7 +101,9 @@ class ResonanceFilter:
             gram = embeddings @ embeddings.T
         else:
             gram = sum(block.T @ block for block in embeddings.split(CHUNK))
-        gram.diagonal().add_(damping)
+        # of clips that are all alike rounding leaves no more than this to tell the modes apart
+        least = 16 * torch.finfo(gram.dtype).eps * float(gram.diagonal().sum())
+        gram.diagonal().add_(max(damping, least))
         self.factor = torch.linalg.cholesky(gram)
 
     def __call__(self, targets: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from modeling_sere.training import hub
+from modeling_sere.training.data import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN, STRANGER, READER = "hf_anneliese_secret", "hf_bo", "hf_anneliese_reads"
@@ -409,6 +413,105 @@ def test_only_a_finished_run_can_be_pushed_later(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hub", str(tmp_path), "org/x"])
     with pytest.raises(SystemExit, match="holds no finished run: give the --output_dir of one"):
         hub.main()
+
+
+# Pushed to by several, or again
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """A Hub for this process, with the repository org/x."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with HubServer(USERS) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        server.create("org/x")
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """(name, *more) -> something like the output folder of a run: its files, and `more`, hold its name."""
+
+    def folder(name: str, *more: str) -> Path:
+        for file in ("README.md", "config.json", "model.safetensors", "results.json", *more):
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text(name)
+        return tmp_path / name
+
+    return folder
+
+
+def test_two_push_to_one_repository_at_once(here, folder, monkeypatch):
+    """Both have looked at the repository before one of them commits; the later commit is whole, no mixture."""
+    folders = [folder("one", "plots/confusion.png", "old_sere.py"), folder("two", "new_sere.py")]
+    both, operations = threading.Barrier(2), hub.Destination._operations
+    seen = set()
+
+    def together(*arguments):
+        found = operations(*arguments)
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            both.wait(30)
+        return found
+
+    monkeypatch.setattr(hub.Destination, "_operations", together)
+    with ThreadPoolExecutor(2) as threads:
+        tags = ("v1", "v2")
+        pushes = [
+            threads.submit(hub.Destination("org/x", tag=tag).push, place)
+            for tag, place in zip(tags, folders, strict=True)
+        ]
+        assert [push.result(60) for push in pushes] == [f"{here.endpoint}/org/x"] * 2
+    assert len(here.repository("org/x").history("main")) == 3  # the first commit is the Hub's
+    for tag, place in zip(tags, folders, strict=True):
+        pushed = here.files("org/x", tag)
+        assert set(pushed) == {".gitattributes", *(file for file in files(place) if file != "results.json")}
+        assert {pushed[file] for file in pushed if file != ".gitattributes"} == {place.name.encode()}
+    assert here.files("org/x") in [here.files("org/x", tag) for tag in tags]
+
+
+def files(place: Path) -> list[str]:
+    return [path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()]
+
+
+def test_push_that_others_keep_overtaking_is_one_sentence(here, folder, monkeypatch):
+    monkeypatch.setattr(hub.time, "sleep", lambda _: None)
+    operations = hub.Destination._operations
+
+    def overtaken(*arguments):
+        repository = here.repository("org/x")
+        repository.commit("main", dict(repository.at("main").files), "another", "", "somebody")
+        return operations(*arguments)
+
+    monkeypatch.setattr(hub.Destination, "_operations", overtaken)
+    with pytest.raises(DataError, match=r"the Hub answers 412 \(A commit has happened since.*push it later with: "):
+        hub.Destination("org/x").push(folder("one"))
+    assert [commit.title for commit in here.repository("org/x").history("main")].count(hub.MESSAGE) == 0
+
+
+def test_push_killed_at_any_request_is_repeated(here, folder, monkeypatch):
+    """The same files and the same tag once more, after the commit or the tag had come through or not."""
+    place = folder("one")
+    for number, kind in enumerate((HubServer.COMMIT, r"POST \S+/tag/", None)):
+        repo_id = f"org/again{number}"
+        here.create(repo_id)
+        destination = hub.Destination(repo_id, tag="v1")
+        if kind:
+            here.fail(kind, status=400)
+        with pytest.raises(DataError, match="Injected failure") if kind else nullcontext():
+            destination.push(place)
+        here.heal()
+        destination.prepare(again=True)
+        destination.push(place)
+        titles = [commit.title for commit in here.repository(repo_id).history("v1")]
+        assert titles == [hub.MESSAGE, "initial commit"]
+    with pytest.raises(DataError, match="already has the tag v1: choose another --hub_revision_tag"):
+        destination.prepare()
+    with pytest.raises(DataError, match="already has the tag v1: choose another.* is pushed and has no tag"):
+        destination.push(folder("two"))
+    assert here.files(repo_id, "v1")["config.json"] == b"one"
 
 
 # Pull

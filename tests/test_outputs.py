@@ -1,6 +1,10 @@
 """The output folder appears only when it is whole, and nobody's files are lost."""
 
+import itertools
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,8 +27,9 @@ def make(tmp_path):
 
 def finish(folder: OutputFolder, content: str = "{}"):
     folder.open()
-    (folder.partial / "results.json").write_text(content)
+    (folder.result / "results.json").write_text(content)
     folder.publish()
+    folder.close()
 
 
 def unfinished(folder: OutputFolder):
@@ -39,8 +44,9 @@ def test_folder_appears_only_when_whole(make, tmp_path):
     folder.open()
     assert [path.name for path in tmp_path.iterdir()] == ["run.partial"]
     folder.checkpoint.mkdir()
-    (folder.partial / "results.json").write_text("{}")
+    (folder.result / "results.json").write_text("{}")
     folder.publish()
+    folder.close()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert [path.name for path in folder.final.iterdir()] == ["results.json"]
 
@@ -60,8 +66,9 @@ def test_finished_run_is_not_replaced_unless_asked_for(make):
     folder = make(overwrite_output_dir=True)
     folder.open()
     assert (folder.final / "results.json").read_text() == "1"  # until the new one is whole
-    (folder.partial / "results.json").write_text("2")
+    (folder.result / "results.json").write_text("2")
     folder.publish()
+    folder.close()
     assert (folder.final / "results.json").read_text() == "2"
 
 
@@ -166,3 +173,93 @@ def test_table_tells_what_makes_a_score_dishonest():
     carried = RUN | outputs.NOT_SCORED | {"source_free": True, "source": "b"}
     assert "the labelled clips in the model come from b too" in table(carried)
     assert "NOT ANOTHER" not in table(carried | {"source": "a"})
+
+
+class Killed(BaseException):
+    """Takes the place of a signal: nothing handles it."""
+
+
+@pytest.fixture(params=["first files first", "last files first"])
+def kill(monkeypatch, request):
+    """(n) -> the n-th change to the disk from now on is left half done, as by a kill."""
+
+    def kill(n: int):
+        changes = itertools.count()
+
+        def dying(change, half=lambda *_: None):
+            def changed(*arguments, **options):
+                if next(changes) == n:
+                    half(*arguments)
+                    raise Killed
+                return change(*arguments, **options)
+
+            return changed
+
+        def half_deleted(folder):
+            files = sorted((path for path in folder.rglob("*") if path.is_file()), reverse="last" in request.param)
+            for path in files[: (len(files) + 1) // 2]:
+                os.remove(path)
+
+        def half_written(path, text):
+            with open(path, "w") as file:
+                file.write(text[: len(text) // 2])
+
+        for name in ("mkdir", "rename", "replace", "unlink", "rmdir"):
+            monkeypatch.setattr(Path, name, dying(getattr(Path, name)))
+        monkeypatch.setattr(Path, "write_text", dying(Path.write_text, half_written))
+        monkeypatch.setattr(outputs.shutil, "rmtree", dying(shutil.rmtree, half_deleted))
+
+    yield kill
+    monkeypatch.undo()
+
+
+def work(folder: OutputFolder, content: str):
+    """What train_sere.py does with its folder."""
+    if not folder.published:
+        folder.open()
+        folder.checkpoint.mkdir(exist_ok=True)
+        for place in ("checkpoint/0", "checkpoint/1", "result/model.safetensors", "result/results.json"):
+            with open(folder.partial / place, "w") as file:
+                file.write(content)
+        folder.publish()
+    folder.close()
+
+
+@pytest.mark.parametrize("before", ["nothing", "a finished run", "an unfinished run"])
+def test_run_killed_at_any_change_to_the_disk_is_resumed(make, kill, monkeypatch, tmp_path, before):
+    options = {"overwrite_output_dir": before != "nothing"}
+    for n in itertools.count():
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        if before == "a finished run":
+            work(make(seed=1), "old")
+        elif before == "an unfinished run":
+            unfinished(make(seed=1))
+        folder = make(**options)
+        kill(n)
+        try:
+            work(folder, "new")
+        except Killed:
+            monkeypatch.undo()
+        else:
+            monkeypatch.undo()
+            break
+        standing = [path.read_text() for path in tmp_path.rglob("results.json")]
+        assert before != "a finished run" or {"old", "new"} & set(standing), n
+        try:
+            resumed = make(resume=True, **options)
+        except DataError as error:
+            if "other arguments" in str(error):  # the kill came before the other run was touched
+                assert n == 0 and (folder.checkpoint / "step.txt").is_file()
+                continue
+            assert not list(folder.partial.iterdir())  # all was done but for the last, empty folder
+        else:
+            if not resumed.published:
+                resumed.open()
+                kept = {path.read_text() for path in resumed.checkpoint.glob("*")}
+                assert kept <= {"new"}, n  # never another run's state
+            work(resumed, "new")
+            assert [path.name for path in tmp_path.iterdir()] == ["run"]
+        files = {path.name: path.read_text() for path in folder.final.iterdir()}
+        assert files == {"model.safetensors": "new", "results.json": "new"}
+    assert n > 6

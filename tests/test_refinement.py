@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from corpus_fixtures import write_corpus
 
 from modeling_sere import SereForAudioClassification
-from modeling_sere.training import refinement
+from modeling_sere.training import checkpoint, refinement
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import DataError, load_corpus
@@ -171,14 +171,45 @@ def test_resumed_run_ends_where_an_uninterrupted_one_does(run, monkeypatch, enco
         torch.testing.assert_close(tensor, whole.state_dict()[name], rtol=1e-6, atol=1e-6)
 
 
-def test_checkpoint_that_is_not_whole_is_not_resumed_from(run, monkeypatch, tmp_path):
+def damaged(how: str, checkpoint):
+    """Damage a checkpoint as a kill or a bad disk does."""
+    weights = checkpoint / "model.safetensors"
+    content = weights.read_bytes()
+    if how == "truncated":
+        weights.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":
+        weights.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    elif how == "half deleted":
+        (checkpoint / "optimizer.bin").unlink()
+    elif how == "half written":
+        checkpoint.rename(checkpoint.with_name("partial"))
+    else:
+        (checkpoint / "digests.json").write_text("{")
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "half deleted", "half written", "without digests"])
+def test_checkpoint_that_is_not_whole_is_not_resumed_from(run, monkeypatch, tmp_path, how):
     monkeypatch.setattr(refinement, "CHECKPOINT_EVERY", 2)
     with pytest.raises(KeyboardInterrupt):
         run(steps=5, stop=2)
-    (tmp_path / "checkpoint" / "step.txt").unlink()
+    damaged(how, tmp_path / "checkpoint" / "2")
     seen = []
     run(steps=3, resume=True, seen=seen)
     assert [step for step, _ in seen] == [0, 1, 2]
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["2"]  # taken again, in place of the damaged
+
+
+def test_checkpoint_before_a_damaged_one_is_resumed_from(run, monkeypatch, tmp_path):
+    """As when the run was killed before it could delete the one before."""
+    monkeypatch.setattr(refinement, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        run(steps=5, stop=2)
+    monkeypatch.undo()
+    damaged("flipped", tmp_path / "checkpoint" / "2")
+    seen = []
+    run(steps=3, resume=True, seen=seen)
+    assert [step for step, _ in seen] == [1, 2]
 
 
 def test_loss_that_is_not_finite_stops_the_run(run):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -538,38 +537,6 @@ def test_run_leaves_a_log_without_paths(train, tmp_path):
     (log,) = (tmp_path / "run").rglob("hparams.yml")
     assert "refine_steps: 2" in log.read_text()
     assert str(tmp_path) not in log.read_text()
-
-
-def test_killed_run_is_resumed_to_the_same_results(train, flags, tmp_path, data):
-    options = {"refine_steps": 110, "batch_size": 6, "output_dir": tmp_path / "killed"}
-    partial = tmp_path / "killed.partial"
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, *flags(**options)], env=environment(tmp_path), cwd=tmp_path,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while not (partial / "checkpoint" / "step.txt").is_file():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not options["output_dir"].exists()
-    with pytest.raises(DataError, match="--resume"):
-        train(**options)
-    with pytest.raises(DataError, match="other arguments"):
-        train("--resume", **(options | {"seed": 1}))
-    resumed = train("--resume", **options)
-    whole = train(**(options | {"output_dir": tmp_path / "whole"}))
-    assert not partial.exists()
-    assert resumed.pop("calibration") == pytest.approx(whole.pop("calibration"), abs=1e-5)
-    assert without_times(resumed) == without_times(whole)
-    for name, tensor in load_file(tmp_path / "whole" / "model.safetensors").items():
-        torch.testing.assert_close(
-            load_file(tmp_path / "killed" / "model.safetensors")[name], tensor, rtol=1e-4, atol=1e-5
-        )
 
 
 # Several processes

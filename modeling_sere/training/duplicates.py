@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from modeling_sere.resonance_sere import UNLABELLED
+from modeling_sere.embedding_sere import moments
+from modeling_sere.resonance_sere import CHUNK, UNLABELLED
 from modeling_sere.training.pool import Pool
 
 CLOSE = 1e-3  # standard deviations, in every feature: rounding stays below 1e-4, another take of a sentence above 1
@@ -36,12 +37,17 @@ def repeated_rows(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
 
     Rows are sorted along a random direction, and compared with those close to them there.
     """
-    scale = values.std(0, dtype=np.float64).clip(1e-6)
+    scale = moments(torch.from_numpy(values))[1].double().numpy().clip(1e-6)
     width = values.shape[1]
     direction = np.random.default_rng(0).standard_normal(width) / scale / np.sqrt(width)
-    order = np.argsort(places := seen @ direction)
-    low, high = (np.searchsorted(places[order], values @ direction + side) for side in (-CLOSE, CLOSE))
+    order = np.argsort(places := _along(seen, direction))
+    low, high = (np.searchsorted(places[order], _along(values, direction) + side) for side in (-CLOSE, CLOSE))
     return np.array([
         bool((np.abs(seen[order[first:last]] - row) <= CLOSE * scale).all(1).any())
         for row, first, last in zip(values, low, high, strict=True)
     ])  # fmt: skip
+
+
+def _along(values: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """(n,) values (n, D) times direction (D,), in double precision, without a double copy of the values."""
+    return np.concatenate([values[row : row + CHUNK] @ direction for row in range(0, len(values), CHUNK)])

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 import modeling_sere
 from modeling_sere.modeling_sere import SereFrames, SereModel
 from modeling_sere.training.data import Corpus, DataError, DecodedClip, SkippedClip
+from modeling_sere.training.disk import writing
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,12 @@ class FeatureExtraction:
         """Raw features of `indices` (default: all clips) of a corpus, or None on a process that does not get them."""
         indices = list(range(len(corpus))) if indices is None else sorted(indices)
         mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
-        parts = self._gathered(self._extract(corpus, mine))
+        with tqdm(
+            total=len(mine), desc=f"Encoding {corpus.name}", unit="clip",
+            disable=not self.accelerator.is_local_main_process,
+        ) as bar:  # fmt: skip
+            part = self._extract(corpus, mine, bar)
+        parts = self._gathered(part)
         if parts is None:
             return None
         found, values, skipped = zip(*parts, strict=True)
@@ -190,14 +196,10 @@ class FeatureExtraction:
         torch.distributed.gather_object(part, parts)
         return parts
 
-    def _extract(self, corpus, indices) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
+    def _extract(self, corpus, indices, bar) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
         """Index and key of each usable clip, their features (n, D), and index and reason of the others."""
         found, skipped, waiting, encoded = [], [], [], {}
         known = self.cache.places if self.cache else {}
-        bar = tqdm(
-            total=len(indices), desc=f"Encoding {corpus.name}", unit="clip",
-            disable=not self.accelerator.is_local_main_process,
-        )  # fmt: skip
         for clip in corpus.iter_audio(indices, known=known):
             bar.update()
             if clip.error is not None:
@@ -211,7 +213,6 @@ class FeatureExtraction:
                 self._encode(waiting, encoded)
                 waiting = []
         self._encode(waiting, encoded)
-        bar.close()
         keys = [key for _, key in found]
         if not keys:
             return found, np.empty((0, 0), np.float32), skipped
@@ -245,7 +246,8 @@ class FrameStore:
 
     def __init__(self, model: SereModel, device):
         self.model, self.device = model, device
-        self.file = tempfile.TemporaryFile()
+        with writing("The temporary folder", "free some space or set TMPDIR to a larger disk"):
+            self.file = tempfile.TemporaryFile()
         self.offsets: dict[int, tuple[int, int]] = {}  # item -> (first row, frames)
         self.functionals: dict[int, torch.Tensor] = {}
 
@@ -259,20 +261,19 @@ class FrameStore:
         """Encode item k = clip `indices[k]` of `corpora[k]`, for all k. Raises DataError when the disk is full."""
         total = 0
         items = {(id(corpus), index): k for k, (corpus, index) in enumerate(zip(corpora, indices, strict=True))}
-        bar = tqdm(total=len(indices), desc="Keeping frames", unit="clip", disable=not progress)
-        for corpus in dict.fromkeys(corpora):
-            for clip in corpus.iter_audio(sorted(index for owner, index in items if owner == id(corpus))):
-                bar.update()
-                values, mask = collate([clip.waveform], self.device)
-                with torch.inference_mode():
-                    frames = self.model.frames(values, mask)
-                rows = torch.cat([frames.dynamics, *frames.states], 2)[0]
-                self._write(rows.half().cpu().numpy())
-                item = items[id(corpus), clip.index]
-                self.offsets[item] = (total, len(rows))
-                self.functionals[item] = frames.functionals[0].float().cpu().clone()
-                total += len(rows)
-        bar.close()
+        with tqdm(total=len(indices), desc="Keeping frames", unit="clip", disable=not progress) as bar:
+            for corpus in dict.fromkeys(corpora):
+                for clip in corpus.iter_audio(sorted(index for owner, index in items if owner == id(corpus))):
+                    bar.update()
+                    values, mask = collate([clip.waveform], self.device)
+                    with torch.inference_mode():
+                        frames = self.model.frames(values, mask)
+                    rows = torch.cat([frames.dynamics, *frames.states], 2)[0]
+                    self._write(rows.half().cpu().numpy())
+                    item = items[id(corpus), clip.index]
+                    self.offsets[item] = (total, len(rows))
+                    self.functionals[item] = frames.functionals[0].float().cpu().clone()
+                    total += len(rows)
         self.widths = [frames.dynamics.shape[2], *(state.shape[2] for state in frames.states)]
         self.rows = np.memmap(self.file, dtype=np.float16, mode="r", shape=(total, sum(self.widths)))
 

@@ -6,9 +6,11 @@ A run that could not be pushed at its end is whole on the disk; this pushes it l
 """
 
 import argparse
+import random
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ PUSHED = ("README.md", "config.json", "preprocessor_config.json", "model.safeten
 # what an earlier push may have left there, and goes unless this one replaces it
 STALE = re.compile(r"[^/]+\.(py|json|safetensors|bin)|plots/[^/]+\.png")
 MESSAGE = "SERE model, code and card"
+ATTEMPTS = 5  # at a commit, if others push to the repository at the same time
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,11 @@ class Destination:
     private: bool = False
     tag: str | None = None
 
-    def prepare(self) -> None:
+    def prepare(self, again: bool = False) -> None:
         """Create the repository if it is not there, and find out now what would stop a push at the end.
+
+        Args:
+            again: an earlier push may have been killed after its tag, so that this is no reason to stop.
 
         Raises:
             DataError: no token, a token that the Hub refuses or that may only read, no right to write to the owner's
@@ -54,8 +60,8 @@ class Destination:
             api.create_repo(self.repo_id, private=self.private or None, exist_ok=True)
             if self.private and not api.model_info(self.repo_id).private:
                 raise DataError(f"{self.repo_id} exists and is public: make it private there, or choose another name")
-            if self.tag in [tag.name for tag in api.list_repo_refs(self.repo_id).tags]:
-                raise DataError(f"{self.repo_id} already has the tag {self.tag}: choose another --hub_revision_tag")
+            if not again and self.tag in _tags(api, self.repo_id):
+                raise DataError(self._taken())
 
     def push(self, folder: Path) -> str:
         """One commit with the published files of a run's output folder, then the tag. Returns the address.
@@ -69,16 +75,42 @@ class Destination:
         later = shlex.join(["python", "-m", "modeling_sere.training.hub", str(folder), self.repo_id, *options])
         api = HfApi()
         with self._explained(f"; the result is whole in {folder}, push it later with: {later}"):
-            commit = api.create_commit(self.repo_id, self._operations(api, folder), commit_message=MESSAGE)
-            if self.tag:
-                api.create_tag(self.repo_id, tag=self.tag, revision=commit.oid)
+            commit = self._commit(api, folder)
+            if self.tag and _tags(api, self.repo_id).get(self.tag) != commit:
+                self._put_tag(api, commit)
         return f"{constants.ENDPOINT}/{self.repo_id}"
 
-    def _operations(self, api: HfApi, folder: Path) -> list[CommitOperationAdd | CommitOperationDelete]:
+    def _commit(self, api: HfApi, folder: Path) -> str:
+        """Its id. A commit of somebody else that comes between our look at the repository and ours starts it anew."""
+        for attempt in range(ATTEMPTS):
+            head = api.model_info(self.repo_id).sha
+            operations = self._operations(api, folder, head)
+            try:
+                return api.create_commit(
+                    self.repo_id, operations, commit_message=MESSAGE, parent_commit=head
+                ).oid
+            except HfHubHTTPError as error:
+                if error.response.status_code != 412 or attempt + 1 == ATTEMPTS:
+                    raise
+                time.sleep(random.uniform(0, 1 + attempt))
+
+    def _put_tag(self, api: HfApi, commit: str) -> None:
+        try:
+            api.create_tag(self.repo_id, tag=self.tag, revision=commit)
+        except HfHubHTTPError as error:
+            if error.response.status_code == 409:
+                raise DataError(f"{self._taken()}; commit {commit[:8]} is pushed and has no tag") from error
+            raise
+
+    def _taken(self) -> str:
+        return f"{self.repo_id} already has the tag {self.tag}: choose another --hub_revision_tag"
+
+    def _operations(self, api: HfApi, folder: Path, head: str) -> list[CommitOperationAdd | CommitOperationDelete]:
         """Add what is published, the card with the repository's name in its examples, and delete what is stale."""
         files = {path.relative_to(folder).as_posix(): path for kind in PUSHED for path in folder.glob(kind)}
         content = files | {"README.md": named(files["README.md"].read_text(encoding="utf-8"), self.repo_id).encode()}
-        stale = [name for name in api.list_repo_files(self.repo_id) if STALE.fullmatch(name) and name not in files]
+        there = api.list_repo_files(self.repo_id, revision=head)
+        stale = [name for name in there if STALE.fullmatch(name) and name not in files]
         return [
             *(CommitOperationAdd(name, source) for name, source in content.items()),
             *(CommitOperationDelete(name) for name in stale),
@@ -120,6 +152,11 @@ class Destination:
         if error.response.status_code == 403:
             return f"the Hub forbids writing to {self.repo_id}: give the token that right, {_tokens()}"
         return f"the Hub answers {error.response.status_code} ({str(error.server_message or error).splitlines()[0]})"
+
+
+def _tags(api: HfApi, repo_id: str) -> dict[str, str]:
+    """Name -> commit."""
+    return {tag.name: tag.target_commit for tag in api.list_repo_refs(repo_id).tags}
 
 
 def _tokens() -> str:

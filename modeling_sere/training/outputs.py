@@ -13,9 +13,10 @@ from modeling_sere.audio_sere import SAMPLING_RATE
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import Corpus, DataError
+from modeling_sere.training.disk import writing
 from modeling_sere.training.pool import Pool
 
-STATE = "run_state.json"
+STATE, HALF_STATE = "run_state.json", "run_state.json.partial"
 # what a resumed run may change without becoming another run
 FREE = (
     "resume", "overwrite_output_dir", "report_to", "output_dir", "cache_dir",
@@ -29,8 +30,13 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "hugg
 class OutputFolder:
     """An output directory that appears only when everything in it is whole.
 
-    Work goes on in `<output_dir>.partial`, which is renamed at the end; `--resume` goes on with an unfinished one.
-    Only a finished run is ever replaced: a folder of other files stays even if it is to be overwritten.
+    Work goes on in `<output_dir>.partial`; its folder `result` takes the name of the output directory at the end, and
+    the rest goes when the run is over. `--resume` goes on with an unfinished run, wherever it was killed. Only a
+    finished run is ever replaced: a folder of other files stays even if it is to be overwritten.
+
+    Attributes:
+        final: the output directory. result: where it is made. checkpoint: where refining keeps its state.
+        published: whether the run that is resumed was killed after `publish`, so that nothing is left to compute.
 
     Raises:
         DataError: the folder cannot be used, holds another run or other files, or has an unfinished run beside it that
@@ -40,21 +46,32 @@ class OutputFolder:
     def __init__(self, arguments: SereArguments):
         self.final = Path(arguments.output_dir).expanduser().resolve()
         self.partial = self.final.parent / f"{self.final.name}.partial"
+        self.result, self.checkpoint = self.partial / "result", self.partial / "checkpoint"
         self.resume = arguments.resume
         self.identity = {key: value for key, value in asdict(arguments).items() if key not in FREE}
+        at_its_end = self._state() is not None and not self.result.exists() and self._is_run(self.final)
+        self.published = self.resume and at_its_end
         self._check(arguments.overwrite_output_dir)
 
     def _check(self, overwrite: bool):
         if self.final.is_file() or self.final.is_mount():
             raise DataError(f"{self.final} is a file or a mounted disk: give a new folder as --output_dir.")
-        if (self.final / "results.json").is_file() and not overwrite:
+        if self._is_run(self.final) and not overwrite and not self.published:
             raise DataError(f"{self.final} already holds a run: give another --output_dir, or --overwrite_output_dir.")
-        if self.final.is_dir() and any(self.final.iterdir()) and not (self.final / "results.json").is_file():
+        if self.final.is_dir() and any(self.final.iterdir()) and not self._is_run(self.final):
             raise DataError(f"{self.final} holds files that are not of a run: give another --output_dir.")
-        if self.partial.exists() and not self.resume and not overwrite:
+        if self._is_begun() and not self.resume and not overwrite:
             raise DataError(f"{self.partial} is an unfinished run: add --resume to go on with it, or delete it.")
-        if self.partial.exists() and self.resume and self._state() != self.identity:
+        if self._is_begun() and self.resume and self._state() != self.identity:
             raise DataError(f"{self.partial} was made with other arguments: resume with those, or delete it.")
+
+    def _is_run(self, folder: Path) -> bool:
+        return (folder / "results.json").is_file()
+
+    def _is_begun(self) -> bool:
+        """Not if it was killed on its first step, or while it was being emptied: `open` writes the state last."""
+        known = {self.result.name, self.checkpoint.name, HALF_STATE}
+        return self.partial.exists() and not {path.name for path in self.partial.iterdir()} <= known
 
     def _state(self) -> dict | None:
         try:
@@ -64,26 +81,28 @@ class OutputFolder:
 
     def open(self):
         """Create the working folder; a run that is not resumed starts empty. Raises DataError: not writable."""
-        try:
-            if self.partial.exists() and not self.resume:
+        with writing(str(self.partial), "free some space or give another --output_dir"):
+            if self.partial.exists() and not (self.resume and self._is_begun()):
+                (self.partial / STATE).unlink(missing_ok=True)
                 shutil.rmtree(self.partial)
-            self.partial.mkdir(parents=True, exist_ok=True)
-            (self.partial / STATE).write_text(json.dumps(self.identity, indent=1))
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror})"
-            raise DataError(f"{self.partial} {reason}: give another --output_dir.") from error
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.partial / "checkpoint"
+            self.result.mkdir(parents=True, exist_ok=True)
+            (self.partial / HALF_STATE).write_text(json.dumps(self.identity, indent=1))
+            (self.partial / HALF_STATE).replace(self.partial / STATE)
 
     def publish(self):
-        """Drop what only a resume needs and let the folder appear under its own name."""
-        shutil.rmtree(self.checkpoint, ignore_errors=True)
-        (self.partial / STATE).unlink()
-        if self.final.exists():
-            shutil.rmtree(self.final)
-        self.partial.rename(self.final)
+        """Let the result appear under its own name. The run it replaces, if any, goes with `close`."""
+        if self._is_run(self.final):
+            self.final.rename(self.partial / "replaced")
+        elif self.final.exists():
+            self.final.rmdir()
+        self.result.rename(self.final)
+
+    def close(self):
+        """Drop what only a resume needs, the state last."""
+        for path in self.partial.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+        shutil.rmtree(self.partial)
 
 
 def versions() -> dict[str, str]:
@@ -114,6 +133,11 @@ def save_results(results: dict, folder: Path):
     """results.json; NumPy numbers become plain ones."""
     text = json.dumps(results, indent=2, ensure_ascii=False, default=lambda value: np.asarray(value).tolist())
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+
+
+def load_results(folder: Path) -> dict:
+    """What `save_results` wrote."""
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def table(results: dict) -> str:

@@ -14,6 +14,7 @@ from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.checkpoint import Checkpoints
 from modeling_sere.training.data import Corpus, DataError
 from modeling_sere.training.features import FrameStore, collate
 
@@ -90,24 +91,23 @@ class Refinement:
 
     def run(self, checkpoint: Path, resume: bool, log) -> None:
         """Take all steps, with checkpoints in the folder `checkpoint`; `log(values, step)` sees each step's losses."""
-        first = 0
-        if resume and (checkpoint / "step.txt").is_file():
-            self.accelerator.load_state(str(checkpoint))
-            first = int((checkpoint / "step.txt").read_text())
+        checkpoints = Checkpoints(checkpoint, self.accelerator)
+        first = checkpoints.restore() if resume else 0
         self.model.train()
         bar = tqdm(
             range(first, self.arguments.refine_steps), initial=first, total=self.arguments.refine_steps,
             desc="Refining", unit="step", disable=not self.accelerator.is_local_main_process,
         )  # fmt: skip
-        for step in bar:
-            torch.manual_seed(self.arguments.seed * 1_000_003 + step)  # dropout repeats after a resume
-            losses = self._step(self.draw(step))
-            if not math.isfinite(losses["loss"]):
-                raise DataError(f"The loss of refining step {step} is {losses['loss']}: lower --learning_rate.")
-            bar.set_postfix(loss=f"{losses['loss']:.3f}")
-            log(losses, step)
-            if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < self.arguments.refine_steps:
-                self._save(checkpoint, step + 1)
+        with bar:
+            for step in bar:
+                torch.manual_seed(self.arguments.seed * 1_000_003 + step)  # dropout repeats after a resume
+                losses = self._step(self.draw(step))
+                if not math.isfinite(losses["loss"]):
+                    raise DataError(f"The loss of refining step {step} is {losses['loss']}: lower --learning_rate.")
+                bar.set_postfix(loss=f"{losses['loss']:.3f}")
+                log(losses, step)
+                if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < self.arguments.refine_steps:
+                    checkpoints.save(step + 1)
         self.model.eval()
 
     def _step(self, items: torch.Tensor) -> dict[str, float]:
@@ -119,16 +119,6 @@ class Refinement:
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         return {name: value.item() for name, value in output.items() if name.startswith("loss")}
-
-    def _save(self, checkpoint: Path, step: int):
-        """The step counter is written last: a checkpoint without it is not resumed from."""
-        if self.accelerator.is_main_process:
-            (checkpoint / "step.txt").unlink(missing_ok=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(checkpoint))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            (checkpoint / "step.txt").write_text(str(step))
 
 
 def refine(

@@ -1,0 +1,84 @@
+"""Checkpoints of refining: a run that was killed at any moment goes on from the last one that is whole."""
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from modeling_sere.training.disk import writing
+
+logger = logging.getLogger(__name__)
+
+DIGESTS = "digests.json"
+
+
+class Checkpoints:
+    """A folder with the state of one step, in a subfolder of that number.
+
+    A checkpoint is written under another name and renamed when it is whole, and the one before it stays until then. The
+    digests of its files lie in it: one that has been damaged since is not read.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator):
+        self.folder, self.accelerator = folder, accelerator
+
+    def save(self, step: int) -> None:
+        """Keep the state before `step`, of all processes. Raises DataError: the disk is full."""
+        partial, main = self.folder / "partial", self.accelerator.is_main_process
+        with writing(f"The checkpoint of step {step} in {self.folder}", "free some space, then add --resume"):
+            if main:
+                shutil.rmtree(partial, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            self._save_state(partial)
+            self.accelerator.wait_for_everyone()
+            if main:
+                (partial / DIGESTS).write_text(json.dumps(_digests(partial)))
+                earlier = self._steps()
+                shutil.rmtree(self.folder / str(step), ignore_errors=True)  # a damaged one, taken again
+                partial.rename(self.folder / str(step))
+                for other in set(earlier) - {step}:
+                    shutil.rmtree(self.folder / str(other), ignore_errors=True)
+
+    def restore(self) -> int:
+        """Load the newest state that is whole; the step to go on with, 0 if there is none."""
+        for step in self._steps():
+            folder = self.folder / str(step)
+            if _is_whole(folder):
+                self.accelerator.load_state(str(folder))
+                return step
+            logger.warning("The checkpoint of step %d is damaged and not used.", step)
+        return 0
+
+    def _steps(self) -> list[int]:
+        """Newest first."""
+        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def _save_state(self, folder: Path):
+        try:
+            self.accelerator.save_state(str(folder))
+        except RuntimeError as error:  # what torch.save raises when the disk is full
+            raise OSError(str(error).partition("\n")[0]) from error
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DIGESTS)
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return json.loads((folder / DIGESTS).read_text()) == _digests(folder)
+    except (OSError, ValueError):
+        return False
