@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from corpus_fixtures import write_corpus
 
 from modeling_sere import SereForAudioClassification
@@ -13,7 +13,7 @@ from modeling_sere.training import checkpoint, refinement
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.data import DataError, load_corpus
-from modeling_sere.training.features import FeatureExtraction, collate
+from modeling_sere.training.features import FeatureExtraction, FrameStore, collate
 from modeling_sere.training.pool import Pool
 from modeling_sere.training.refinement import Refinement, refine, trainable
 
@@ -210,6 +210,22 @@ def test_checkpoint_before_a_damaged_one_is_resumed_from(run, monkeypatch, tmp_p
     seen = []
     run(steps=3, resume=True, seen=seen)
     assert [step for step, _ in seen] == [1, 2]
+
+
+def test_adapters_are_not_spread_by_fsdp():
+    accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP)
+    arguments = SereArguments(encoder="x", train_encoder="lora", refine_steps=1)
+    with pytest.raises(DataError, match="--train_encoder lora cannot be spread by FSDP"):
+        refine(arguments, accelerator, None, None, None, [], None)
+
+
+def test_clip_that_has_become_unusable_is_named(tmp_path, make_model):
+    folder = write_corpus(tmp_path / "one", clips=1, speakers=1)
+    corpus = load_corpus(folder)
+    (folder / corpus.clips[1].name).write_bytes(b"gone")
+    with FrameStore(make_model().sere, "cpu") as store, pytest.raises(DataError) as caught:
+        store.fill([corpus] * 3, [0, 1, 2], progress=False)
+    assert corpus.clips[1].name in str(caught.value) and "add --resume" in str(caught.value)
 
 
 def test_loss_that_is_not_finite_stops_the_run(run):

@@ -50,4 +50,4 @@ def repeated_rows(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _along(values: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """(n,) values (n, D) times direction (D,), in double precision, without a double copy of the values."""
-    return np.concatenate([values[row : row + CHUNK] @ direction for row in range(0, len(values), CHUNK)])
+    return np.concatenate([values[row : row + CHUNK] @ direction for row in range(0, len(values) or 1, CHUNK)])

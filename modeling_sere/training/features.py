@@ -134,6 +134,13 @@ def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Te
     return values.to(device), mask.long().to(device)
 
 
+def encoded_before(clip: DecodedClip) -> np.ndarray:
+    """The waveform of a clip that was usable when its features were made. Raises DataError: it no longer is."""
+    if clip.error is not None:
+        raise DataError(f"{clip.error}; it was usable when this run began: restore it, then add --resume.")
+    return clip.waveform
+
+
 def length_batches(lengths: list[int], batch_seconds: float = BATCH_SECONDS) -> Iterator[list[int]]:
     """Positions grouped by similar length, each group's padded size within `batch_seconds`; longest first."""
     batch: list[int] = []
@@ -258,14 +265,18 @@ class FrameStore:
         self.file.close()
 
     def fill(self, corpora: list[Corpus], indices: list[int], progress: bool):
-        """Encode item k = clip `indices[k]` of `corpora[k]`, for all k. Raises DataError when the disk is full."""
+        """Encode item k = clip `indices[k]` of `corpora[k]`, for all k.
+
+        Raises:
+            DataError: the disk is full, or a clip has become unusable.
+        """
         total = 0
         items = {(id(corpus), index): k for k, (corpus, index) in enumerate(zip(corpora, indices, strict=True))}
         with tqdm(total=len(indices), desc="Keeping frames", unit="clip", disable=not progress) as bar:
             for corpus in dict.fromkeys(corpora):
                 for clip in corpus.iter_audio(sorted(index for owner, index in items if owner == id(corpus))):
                     bar.update()
-                    values, mask = collate([clip.waveform], self.device)
+                    values, mask = collate([encoded_before(clip)], self.device)
                     with torch.inference_mode():
                         frames = self.model.frames(values, mask)
                     rows = torch.cat([frames.dynamics, *frames.states], 2)[0]

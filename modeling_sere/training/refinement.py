@@ -16,7 +16,7 @@ from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.checkpoint import Checkpoints
 from modeling_sere.training.data import Corpus, DataError
-from modeling_sere.training.features import FrameStore, collate
+from modeling_sere.training.features import FrameStore, collate, encoded_before
 
 CHECKPOINT_EVERY = 50  # steps
 LORA_RANK = 8
@@ -135,7 +135,7 @@ def refine(
     Returns the refined model on the CPU, whole on every process; it is the one of `adaptation` except under FSDP.
 
     Raises:
-        DataError: adapters under FSDP, an infinite loss, or a full disk.
+        DataError: adapters under FSDP, an infinite loss, a full disk, or a clip that has become unusable.
     """
     sharded = accelerator.distributed_type == DistributedType.FSDP
     if sharded and arguments.train_encoder == "lora":
@@ -154,7 +154,7 @@ def refine(
             for corpus, _ in clips:
                 asked = sorted(item for item in items if corpora[item] is corpus)
                 decoded = corpus.iter_audio([indices[item] for item in asked])
-                waveforms |= {item: clip.waveform for item, clip in zip(asked, decoded, strict=True)}
+                waveforms |= {item: encoded_before(clip) for item, clip in zip(asked, decoded, strict=True)}
             values, mask = collate([waveforms[item] for item in items], accelerator.device)
             return {"input_values": values, "attention_mask": mask}
 
