@@ -95,7 +95,7 @@ class ResonanceFilter:
     """
 
     def __init__(self, embeddings: torch.Tensor, damping: float):
-        self.embeddings, self.damping = embeddings, damping
+        self.embeddings = embeddings
         self.dual = embeddings.shape[0] < embeddings.shape[1]
         if self.dual:
             gram = embeddings @ embeddings.T
@@ -103,7 +103,8 @@ class ResonanceFilter:
             gram = sum(block.T @ block for block in embeddings.split(CHUNK))
         # of clips that are all alike rounding leaves no more than this to tell the modes apart
         least = 16 * torch.finfo(gram.dtype).eps * float(gram.diagonal().sum())
-        gram.diagonal().add_(max(damping, least))
+        self.damping = max(damping, least)
+        gram.diagonal().add_(self.damping)
         self.factor = torch.linalg.cholesky(gram)
 
     def __call__(self, targets: torch.Tensor) -> torch.Tensor:

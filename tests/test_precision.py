@@ -1,14 +1,13 @@
 """Half and double precision on real clips: finite, and the answers of single precision."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from forked import finished, linux_only
 
-from benchmarks.reliability import runs
-from modeling_sere import SereForAudioClassification
+from benchmarks.reliability import precision, runs
+from benchmarks.reliability.precision import compare
 from modeling_sere.training.data import load_corpus
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
@@ -26,22 +25,17 @@ def folder(tmp_path_factory) -> Path:
 
 
 @linux_only
-def test_answers_of_other_precisions(folder):
-    clips = [torch.from_numpy(clip.waveform)[None] for clip in load_corpus(SAMPLES / "polish").iter_audio()]
-    single, double = (SereForAudioClassification.from_pretrained(folder).eval() for _ in range(2))
-    double.double()
+def test_answers_of_other_precisions(folder, capsys):
+    waveforms = [clip.waveform for clip in load_corpus(SAMPLES / "polish").iter_audio()]
+    outcomes = compare(folder, waveforms)
+    assert dict(outcomes.tried) == dict.fromkeys(("bfloat16 autocast", "float16 autocast", "double"), len(waveforms))
+    assert not any(outcomes.failures.values()), outcomes.failures
 
-    def answers(model, context, dtype=torch.float32):
-        with torch.inference_mode(), context:
-            logits = torch.cat([model(clip.to(dtype)).logits for clip in clips])
-        assert logits.isfinite().all()
-        return logits.argmax(1)
 
-    expected = answers(single, nullcontext())
-    others = {
-        "bf16": answers(single, torch.autocast("cpu", torch.bfloat16)),
-        "fp16": answers(single, torch.autocast("cpu", torch.float16)),
-        "float64": answers(double, nullcontext(), torch.float64),
-    }
-    agreement = {name: float((found == expected).float().mean()) for name, found in others.items()}
-    assert all(share >= 0.99 for share in agreement.values()), agreement
+def test_other_answers_and_nan_are_failures(monkeypatch, folder):
+    """What the comparison is made of, with answers that differ or are no numbers."""
+    given = iter([torch.eye(2), torch.eye(2).flip(0), torch.full((2, 2), torch.nan), torch.eye(2)])
+    monkeypatch.setattr(precision, "_answers", lambda *_: next(given))
+    outcomes = compare(folder, [None, None])
+    assert "only 0.0%" in outcomes.failures["bfloat16 autocast"][0]
+    assert outcomes.failures["float16 autocast"][0] == "logits are not finite" and not outcomes.failures["double"]
