@@ -38,6 +38,7 @@ from transformers import (
     WavLMConfig,
     pipeline,
 )
+from transformers.utils import logging as transformers_logging
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
@@ -302,6 +303,7 @@ def main():
     parser.add_argument("--encoder", default="none", help="encoder folder, Hub id, or none")
     parser.add_argument("--json", help="write all rows to this file")
     parser.add_argument("--document", metavar="BLOCK", help="put command and table into this block of README.md here")
+    transformers_logging.set_verbosity_error()  # of the stock pipeline's new head
     report(parser.parse_args(), measure, table)
 
 

@@ -29,8 +29,9 @@ def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Per-channel normalisation over the real frames only; `lengths` (B,) is set before each forward.
+    """Normalisation over the real frames only; `lengths` (B,) is set before each forward. What pads stays unnormalised.
 
+    Where no gradient is asked for it works in place: its input is the largest tensor of all, and nobody else's.
     WavLM's and wav2vec2's base models normalise over time: with padding in the sum, a clip's result would depend on
     the batch it sits in.
     """
@@ -38,13 +39,12 @@ class MaskedGroupNorm(nn.GroupNorm):
     lengths = None
 
     def forward(self, input):  # (B, C, T)
-        mask = frame_mask(self.lengths, input.shape[2])[:, None, :]
-        count = self.lengths[:, None, None]
-        values = input.float()  # half precision cannot hold the sum over a long clip
-        centred = (values - (values * mask).sum(2, keepdim=True) / count) * mask
-        variance = centred.square().sum(2, keepdim=True) / count
-        scaled = centred * torch.rsqrt(variance + self.eps)
-        return (scaled * self.weight[:, None] + self.bias[:, None]).to(input.dtype)
+        output = torch.zeros_like(input) if input.requires_grad else input
+        weight, bias = self.weight.float(), self.bias.float()  # half precision cannot hold the sum over a long clip
+        for clip, length in enumerate(self.lengths.tolist()):
+            real = input[clip : clip + 1, :, :length].float()
+            output[clip, :, :length] = F.group_norm(real, self.num_groups, weight, bias, self.eps)[0]
+        return output
 
 
 @functools.lru_cache
