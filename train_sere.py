@@ -209,6 +209,7 @@ def main():
 
     # F. Save model, card and results, and push them
     example = outputs.highlight_example(model, target_corpus, target)
+    del adaptation, organised, evaluation  # of a large corpus this is most of the memory
     with writing(f"The result in {folder.result}", "free some space, then add --resume"):
         with stage("save"):
             model.save_pretrained(folder.result)

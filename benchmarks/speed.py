@@ -30,6 +30,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.nn import functional as F
 from transformers import (
+    AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
@@ -277,30 +278,40 @@ def run(model: SereForAudioClassification, batches):
 
 
 def measure(arguments: argparse.Namespace) -> list[dict]:
-    """All rows."""
+    """All rows, or those that were asked for."""
     clips, encoder = Clips(arguments.corpus), arguments.encoder
     batch = clips.mixed(FORWARD_CLIPS)
-    rows = []
+
+    def random_forward(name: str, config: type) -> list[Ratio]:
+        return forward(name, random_model(config()), lambda: AutoModel.from_config(config()), batch, most=1.06)
+
+    def pretrained_forward() -> list[Ratio]:
+        bare = partial(AutoModel.from_pretrained, encoder, dtype=torch.float32)
+        return forward("forward_whisper", pretrained_model(encoder), bare, batch, most=1.25)
+
+    parts = {
+        "forward_wavlm": lambda: random_forward("forward_wavlm", WavLMConfig),
+        "forward_wav2vec2": lambda: random_forward("forward_wav2vec2", Wav2Vec2Config),
+        "batching": lambda: [batching(clips)],
+        "dynamics": lambda: [dynamics(clips)],
+        "realtime": lambda: [realtime(clips)],
+    }
     if encoder != "none":
-        model = pretrained_model(encoder)
-        whisper = model.config.encoder_config.model_type == "whisper"
-        name = "forward_whisper" if whisper else "forward_encoder"
-        bare = lambda: AutoModel.from_pretrained(encoder, dtype=torch.float32)  # noqa: E731
-        rows += forward(name, model, bare, batch, most=1.25 if whisper else 1.06)
-    for name, config in (("forward_wavlm", WavLMConfig), ("forward_wav2vec2", Wav2Vec2Config)):
-        rows += forward(name, random_model(config()), lambda: AutoModel.from_config(config()), batch, 1.06)  # noqa: B023
-    rows += [batching(clips), dynamics(clips), realtime(clips)]
-    if encoder != "none":
-        if whisper:
-            rows.append(short_clips(clips, encoder))
-        rows += adapt(clips, encoder)
-    return [row.row() for row in rows]
+        if AutoConfig.from_pretrained(encoder).model_type == "whisper":
+            parts |= {"forward_whisper": pretrained_forward, "short_clips": lambda: [short_clips(clips, encoder)]}
+        parts["adapt"] = lambda: adapt(clips, encoder)
+    chosen = arguments.rows or list(parts)
+    unknown = set(chosen) - set(parts)
+    if unknown:
+        raise DataError(f"--rows {' '.join(sorted(unknown))} cannot be measured here, only {', '.join(parts)}.")
+    return [row.row() for name in chosen for row in parts[name]()]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", nargs="+", required=True, help="folder with metadata.csv, or source and target")
     parser.add_argument("--encoder", default="none", help="encoder folder, Hub id, or none")
+    parser.add_argument("--rows", nargs="+", help="which to measure; all by default, for about 20 minutes")
     parser.add_argument("--json", help="write all rows to this file")
     parser.add_argument("--document", metavar="BLOCK", help="put command and table into this block of README.md here")
     transformers_logging.set_verbosity_error()  # of the stock pipeline's new head

@@ -107,3 +107,9 @@ def test_command_without_encoder(tmp_path, monkeypatch, capsys):
     content = json.loads((tmp_path / "rows").read_text())
     assert [row["name"] for row in content["rows"]] == ["batching", "dynamics", "realtime"]
     assert "batching" in capsys.readouterr().out and content["meta"]["encoder"] == "none"
+    monkeypatch.setattr("sys.argv", ["speed.py", "--corpus", str(folder), "--rows", "realtime"])
+    speed.main()
+    assert "batching" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["speed.py", "--corpus", str(folder), "--rows", "adapt"])
+    with pytest.raises(SystemExit, match="--rows adapt cannot be measured here"):
+        speed.main()
