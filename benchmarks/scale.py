@@ -52,7 +52,6 @@ print(peak())
 FIELD = PEAK + """
 import json, time
 from benchmarks.scale import adaptation_task
-from modeling_sere.training.adaptation import Adaptation
 adapt = adaptation_task(int(sys.argv[1]))
 before, start = peak(), time.perf_counter()
 adapt()

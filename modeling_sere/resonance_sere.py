@@ -46,10 +46,10 @@ def balanced_softmax(
     Returns:
         `(posteriors, bias)`: (n, C), rows summing to 1, and (C,): `posteriors = softmax(scores + bias)`.
     """
-    class_prior = class_prior.clamp_min(1e-8)
     if strength == 0:
         return torch.softmax(scores, 1), torch.zeros_like(class_prior)
-    log_prior = class_prior.clamp_min(1e-8).double().log()
+    class_prior = class_prior.clamp_min(1e-8).double()
+    log_prior = class_prior.log()
     wide = scores.double()
     kernel = (wide - wide.amax(1, keepdim=True)).clamp_min(-LARGEST_BIAS).exp()
     bias = torch.zeros_like(log_prior) if bias is None else bias.double()
@@ -59,9 +59,9 @@ def balanced_softmax(
         if step.abs().max() < 1e-5:
             break
         if strength == 1:  # Sinkhorn's step always helps but may take thousands: take Newton's where it helps more
-            newton = bias + _newton_step(kernel, bias, share, log_prior.exp())
+            newton = bias + _newton_step(kernel, bias, share, class_prior)
             candidate = _share(kernel, newton)
-            if (candidate - log_prior.exp()).abs().sum() < 0.5 * (share - log_prior.exp()).abs().sum():
+            if (candidate - class_prior).abs().sum() < 0.5 * (share - class_prior).abs().sum():
                 bias, share = newton, candidate
                 continue
         bias = (bias + step).clamp(-LARGEST_BIAS, LARGEST_BIAS)
@@ -308,7 +308,7 @@ class _Rounds:
         return {d: _Response(linear, scores[index]) for d, index in self.members.items()}
 
     def balance(self, responses: dict[int, _Response], sharpness: float) -> torch.Tensor:
-        """Posteriors (n, C) of the sharpened scores, balanced per domain; `biases` are left for `maps`."""
+        """Posteriors (n, C) of the sharpened scores, balanced per domain; `biases` are left for `output`."""
         posteriors = self.class_prior.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
         for d, index in self.members.items():
             posteriors[index], self.biases[d] = balanced_softmax(

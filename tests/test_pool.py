@@ -37,7 +37,8 @@ def test_rows_belong_to_their_clips():
     assert one.references.tolist() == [0, 1, 0]
     assert one.domain.speakers.tolist() == [0, 1, 2]
     assert one.domain.features[1].tolist() == [3, 4, 5]
-    assert one.content_keys() == {"a": "key 0", "d": "key 3", "f": "key 5"}
+    keys = dict(zip((clip.name for clip in one.clips), one.features.keys, strict=True))
+    assert keys == {"a": "key 0", "d": "key 3", "f": "key 5"}
 
 
 def test_unlabelled_clips_have_no_reference():

@@ -88,8 +88,8 @@ def environment(tmp_path) -> dict:
     return os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
 
 
-def script(arguments, tmp_path, *launcher, check=True) -> subprocess.CompletedProcess:
-    command = [*(launcher or [sys.executable]), SCRIPT, *arguments]
+def script(arguments, tmp_path, *launcher, check=True, path=SCRIPT) -> subprocess.CompletedProcess:
+    command = [*(launcher or [sys.executable]), str(path), *arguments]
     process = subprocess.Popen(
         command, env=environment(tmp_path), cwd=tmp_path, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,

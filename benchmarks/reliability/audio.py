@@ -33,6 +33,7 @@ from tqdm.auto import tqdm
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a run from any folder
 
 from benchmarks.reliability.outcomes import Outcomes
+from benchmarks.reliability.runs import command
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.audio_sere import AudioError
 from modeling_sere.modeling_sere import feature_extractor
@@ -367,8 +368,7 @@ def through_training(folder: Path, place: Path, **options) -> list[str]:
         "target": folder, "output_dir": place / "run", "cache_dir": place / "cache", "max_skipped": 1, "draws": 1,
         "report_to": "none", **options,
     }  # fmt: skip
-    command = [sys.executable, str(ROOT / "train_sere.py"), *(f"--{name}={value}" for name, value in flags.items())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command(**flags), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         return [f"the run ended with {done.stderr.strip().splitlines()[-1:]}"]
     results = json.loads((place / "run" / "results.json").read_text())

@@ -102,7 +102,7 @@ class FeatureCache:
         shard = np.empty(len(features), dtype=[("key", "S64"), ("features", "f4", (size,))])
         for row, (key, values) in zip(shard, features.items(), strict=True):
             row["key"], row["features"] = key.encode(), values
-        try:
+        with writing(f"The feature cache {self.folder.parent}", "free some space or give another --cache_dir"):
             self.folder.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(dir=self.folder, suffix=".partial")
             try:
@@ -113,11 +113,6 @@ class FeatureCache:
             except BaseException:
                 os.unlink(name)
                 raise
-        except OSError as error:
-            raise DataError(
-                f"The feature cache {self.folder.parent} cannot be written ({error.strerror or error}): "
-                "free some space or give another --cache_dir."
-            ) from error
         self._place(path, shard)
 
 

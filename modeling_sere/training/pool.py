@@ -52,7 +52,3 @@ class Pool:
     def names(self, marked: torch.Tensor) -> list[str]:
         """Names of the rows that are not -100."""
         return [self.clips[row].name for row in (marked != UNLABELLED).nonzero().squeeze(1).tolist()]
-
-    def content_keys(self) -> dict[str, str]:
-        """{clip name: key of its audio}."""
-        return dict(zip((clip.name for clip in self.clips), self.features.keys, strict=True))
