@@ -240,7 +240,7 @@ def test_fine_tuning_learns_the_shots(make_config, sounds, name):
     waveforms, labels = sounds
     encoder = SereEncoder(make_config(name, encoder_layers=[4]))
     before = [parameter.clone() for parameter in encoder.parameters()]
-    model = fine_tune(encoder, waveforms, labels, 2, seed=3, epochs=15, rate=3e-3, batch=6)
+    model = fine_tune(encoder, waveforms, labels, 2, seed=3, epochs=30, rate=3e-3, batch=6)
     with torch.no_grad():
         logits = model(*baselines.collate(waveforms, "cpu"))
         alone = torch.cat([model(*baselines.collate([waveform], "cpu")) for waveform in waveforms])
