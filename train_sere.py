@@ -27,17 +27,19 @@ from modeling_sere.training import outputs
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
-from modeling_sere.training.data import Corpus, DataError, check_skipped, load_corpus, parse_label_map
+from modeling_sere.training.corpora.corpus import Corpus, check_skipped
+from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
+from modeling_sere.training.corpora.labels import parse_label_map
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.corpora.provenance import corpus_facts
 from modeling_sere.training.description import describe, origins
-from modeling_sere.training.disk import writing
 from modeling_sere.training.duplicates import in_both
-from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
+from modeling_sere.training.errors import DataError, writing
 from modeling_sere.training.evaluation import Evaluation, single_clips, spread
 from modeling_sere.training.features import FeatureExtraction
 from modeling_sere.training.hub import Destination
 from modeling_sere.training.models import build_model, continue_model, load_checkpoint
 from modeling_sere.training.pool import Pool, kept_clips
-from modeling_sere.training.provenance import corpus_facts
 from modeling_sere.training.refinement import refine
 from modeling_sere.training.sources import Sources
 from modeling_sere.training.tracking import recorded, trackers

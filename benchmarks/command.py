@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import DEFAULT_CACHE
 from modeling_sere.training.outputs import versions
 

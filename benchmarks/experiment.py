@@ -23,8 +23,10 @@ from modeling_sere.modeling_sere import SereModel
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import Corpus, DataError, load_corpus
-from modeling_sere.training.episodes import shared_labels, split_speakers
+from modeling_sere.training.corpora.corpus import Corpus
+from modeling_sere.training.corpora.episodes import shared_labels, split_speakers
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.evaluation import Evaluation
 from modeling_sere.training.features import (
     FeatureCache,

@@ -24,7 +24,7 @@ from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.calibration import expected_accuracy, temperature
-from modeling_sere.training.episodes import shared_labels
+from modeling_sere.training.corpora.episodes import shared_labels
 
 SIZES = (20, 50, 100, 200, 500, 1000)
 CONCENTRATIONS = (float("inf"), 10.0, 3.0, 1.0, 0.5)

@@ -30,7 +30,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any 
 
 from benchmarks.command import report
 from benchmarks.ratios import ROOT, Ratio, fresh_process, in_turns, table
-from modeling_sere.training.data import Corpus, load_corpus
+from modeling_sere.training.corpora.corpus import Corpus
+from modeling_sere.training.corpora.loading import load_corpus
 
 SAMPLE = ROOT / "samples" / "polish"
 RATE = 16000

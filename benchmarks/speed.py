@@ -51,8 +51,9 @@ from modeling_sere.encoder_sere import whisper_features
 from modeling_sere.modeling_sere import feature_extractor
 from modeling_sere.pipeline_sere import SerePipeline
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import DataError, load_corpus
-from modeling_sere.training.episodes import shared_labels
+from modeling_sere.training.corpora.episodes import shared_labels
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import collate, length_batches
 from modeling_sere.training.models import build_model
 from modeling_sere.training.pool import kept_clips

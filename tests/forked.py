@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 import train_sere
 from benchmarks.reliability.runs import Ended
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads, which Linux allows")
 

@@ -7,7 +7,7 @@ import pytest
 
 from modeling_sere.training import arguments
 from modeling_sere.training.arguments import SereArguments, parse_arguments
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 
 
 def error_of(*flags) -> str:

@@ -21,16 +21,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modeling_sere.audio_sere import AudioError
-from modeling_sere.training import data
-from modeling_sere.training.data import (
-    LABEL_ALIASES,
-    Clip,
-    DataError,
-    SkippedClip,
-    check_skipped,
-    load_corpus,
-    parse_label_map,
-)
+from modeling_sere.training.corpora import corpus as corpus_module
+from modeling_sere.training.corpora import dataset as dataset_module
+from modeling_sere.training.corpora.corpus import Clip, SkippedClip, check_skipped
+from modeling_sere.training.corpora.labels import LABEL_ALIASES, parse_label_map
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.errors import DataError
 
 CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
 
@@ -379,7 +375,7 @@ def test_content_key_needs_no_decoding(folder, monkeypatch):
     corpus = load_corpus(root)
     decoded = {clip.index: clip.key for clip in corpus.iter_audio()}
     corpus = load_corpus(root)
-    monkeypatch.setattr(data, "read_audio", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(corpus_module, "read_audio", lambda *_, **__: pytest.fail("decoded"))
     assert {i: corpus.content_key(i) for i in range(3)} == decoded
     assert decoded[0] == decoded[1] != decoded[2]
     known = list(corpus.iter_audio(known={*decoded.values()}))
@@ -406,19 +402,19 @@ def test_bad_clips_come_with_their_error(folder):
 def test_prefetching_is_bounded_and_stops_with_the_caller(folder, monkeypatch):
     files = [f"{i:03}.wav" for i in range(100)]
     corpus = load_corpus(folder("file_name,emotion\n" + "".join(f"{name},fear\n" for name in files), files))
-    read, lock, read_audio = [], threading.Lock(), data.read_audio
+    read, lock, read_audio = [], threading.Lock(), corpus_module.read_audio
 
     def counting(source, name):
         with lock:
             read.append(name)
         return read_audio(source, name=name)
 
-    monkeypatch.setattr(data, "read_audio", counting)
+    monkeypatch.setattr(corpus_module, "read_audio", counting)
     clips = corpus.iter_audio()
     assert next(clips).index == 0
     time.sleep(0.3)
     clips.close()
-    assert 1 <= len(read) <= data.PREFETCHED_CLIPS
+    assert 1 <= len(read) <= corpus_module.PREFETCHED_CLIPS
 
 
 def test_check_skipped():
@@ -568,7 +564,7 @@ class FakeHub(MemoryFileSystem):
 def hub(tmp_path, cache, monkeypatch):
     """Puts a dataset in place of the Hub's org/set: a function of the audio cells."""
     fsspec.register_implementation("hf", FakeHub, clobber=True)
-    monkeypatch.setattr(data, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(dataset_module, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def make(audio: list):
         dataset = datasets.Dataset.from_dict({"audio": audio, "label": ["anger"] * len(audio)})

@@ -8,7 +8,7 @@ from corpus_fixtures import write_corpus
 from forked import Forked, linux_only
 
 from benchmarks.reliability import runs
-from modeling_sere.training import data
+from modeling_sere.training.corpora import corpus
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ def run(start, tmp_path):
 
 
 def one_reader():
-    data.DECODING_THREADS = data.PREFETCHED_CLIPS = 1
+    corpus.DECODING_THREADS = corpus.PREFETCHED_CLIPS = 1
 
 
 def two_readers():
-    data.DECODING_THREADS, data.PREFETCHED_CLIPS = 2, 8
+    corpus.DECODING_THREADS, corpus.PREFETCHED_CLIPS = 2, 8
 
 
 @linux_only

@@ -11,8 +11,7 @@ from forked import finished, linux_only
 
 from benchmarks.reliability import disk, runs
 from modeling_sere.training.checkpoint import Checkpoints
-from modeling_sere.training.data import DataError
-from modeling_sere.training.disk import writing
+from modeling_sere.training.errors import DataError, writing
 
 
 @contextmanager

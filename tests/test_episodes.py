@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_sere.training.data import DataError
-from modeling_sere.training.episodes import draw_shots, shared_labels, split_speakers
+from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
+from modeling_sere.training.errors import DataError
 
 LABELS = ["anger", "fear", "sadness"] * 20 + [None] * 5
 NAMES = [f"clip{i:03}.wav" for i in range(len(LABELS))]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling_sere.training.adaptation import Adaptation, Domain
-from modeling_sere.training.data import Clip, Corpus
+from modeling_sere.training.corpora.corpus import Clip, Corpus
 from modeling_sere.training.evaluation import Evaluation, spread
 from modeling_sere.training.features import Features
 from modeling_sere.training.pool import Pool

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling_sere.training import features
-from modeling_sere.training.data import DataError, load_corpus
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import FeatureCache, FeatureExtraction, FrameStore, fingerprint, length_batches
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from modeling_sere.training import hub
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN, STRANGER, READER = "hf_anneliese_secret", "hf_bo", "hf_anneliese_reads"
@@ -117,7 +117,7 @@ for name in ("org/from-folder", "org/changed", "org/sere-de"):
 REFUSALS = """
 import json, os
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import load_corpus
+from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.hub import Destination
 from modeling_sere.training.models import load_checkpoint
 cases = json.load(open("cases.json"))

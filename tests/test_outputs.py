@@ -11,7 +11,7 @@ import pytest
 
 from modeling_sere.training import outputs
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.outputs import OutputFolder, save_results, table
 
 

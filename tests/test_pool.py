@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_sere.training.data import Clip, Corpus, DataError
+from modeling_sere.training.corpora.corpus import Clip, Corpus
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import Features
 from modeling_sere.training.pool import Pool, kept_clips
 

@@ -8,7 +8,7 @@ from forked import finished, linux_only
 
 from benchmarks.reliability import precision, runs
 from benchmarks.reliability.precision import compare
-from modeling_sere.training.data import load_corpus
+from modeling_sere.training.corpora.loading import load_corpus
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 

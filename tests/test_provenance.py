@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from modeling_sere.training.data import Clip, Corpus, DataError, load_corpus
-from modeling_sere.training.provenance import corpus_facts, model_license
+from modeling_sere.training.corpora.corpus import Clip, Corpus
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.corpora.provenance import corpus_facts, model_license
+from modeling_sere.training.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,7 +12,8 @@ from modeling_sere import SereForAudioClassification
 from modeling_sere.training import checkpoint, refinement
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import DataError, load_corpus
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import FeatureExtraction, FrameStore, collate
 from modeling_sere.training.pool import Pool
 from modeling_sere.training.refinement import Refinement, refine, trainable

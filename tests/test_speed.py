@@ -11,7 +11,7 @@ from transformers import WhisperConfig, WhisperModel
 
 from benchmarks import ratios, scale, speed
 from benchmarks.ratios import Ratio, fresh_process, in_turns, table
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 
 
 @pytest.fixture(autouse=True)

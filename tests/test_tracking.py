@@ -4,7 +4,7 @@ import pytest
 
 from modeling_sere.training import tracking
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.tracking import recorded, trackers
 
 

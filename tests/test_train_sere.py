@@ -18,7 +18,8 @@ from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2Fea
 
 import train_sere
 from modeling_sere import SereForAudioClassification
-from modeling_sere.training.data import DataError, load_corpus
+from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import collate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -38,7 +38,8 @@ from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.audio_sere import AudioError
 from modeling_sere.modeling_sere import feature_extractor
 from modeling_sere.pipeline_sere import SerePipeline
-from modeling_sere.training.data import Corpus, load_corpus
+from modeling_sere.training.corpora.corpus import Corpus
+from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.features import collate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a run from any 
 from benchmarks.reliability import runs
 from benchmarks.reliability.outcomes import Outcomes
 from modeling_sere import SereForAudioClassification
-from modeling_sere.training.data import load_corpus
+from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.features import DEFAULT_CACHE
 
 LEAST_AGREEMENT = 0.99

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import DEFAULT_CACHE
 
 MAX_SEED = 2**32  # of NumPy

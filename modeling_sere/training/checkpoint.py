@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from modeling_sere.training.disk import writing
+from modeling_sere.training.errors import writing
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from modeling_sere import SereConfig
 from modeling_sere.training.arguments import SereArguments
+from modeling_sere.training.corpora.provenance import model_license
 from modeling_sere.training.outputs import versions
 from modeling_sere.training.pool import Pool
-from modeling_sere.training.provenance import model_license
 from modeling_sere.training.sources import Sources
 
 

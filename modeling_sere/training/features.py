@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 import modeling_sere
 from modeling_sere.modeling_sere import SereFrames, SereModel
-from modeling_sere.training.data import Corpus, DataError, DecodedClip, SkippedClip
-from modeling_sere.training.disk import writing
+from modeling_sere.training.corpora.corpus import Corpus, DecodedClip, SkippedClip
+from modeling_sere.training.errors import DataError, writing
 
 logger = logging.getLogger(__name__)
 

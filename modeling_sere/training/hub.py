@@ -21,7 +21,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from modeling_sere.card_sere import named
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 
 # what of an output folder goes to the Hub; results.json stays, as it names clips
 PUSHED = ("README.md", "config.json", "preprocessor_config.json", "model.safetensors", "*.py", "plots/*.png")

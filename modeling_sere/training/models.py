@@ -5,12 +5,7 @@ from transformers import AutoConfig, AutoFeatureExtractor
 
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import DataError
-
-
-def first_line(error: Exception) -> str:
-    """Of a message that may go on for a page."""
-    return str(error).partition("\n")[0]
+from modeling_sere.training.errors import DataError, first_line
 
 
 def prior_weight(arguments: SereArguments, speaker_ids: bool) -> float:

@@ -12,8 +12,8 @@ import torch
 from modeling_sere.audio_sere import SAMPLING_RATE
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import Corpus, DataError
-from modeling_sere.training.disk import writing
+from modeling_sere.training.corpora.corpus import Corpus
+from modeling_sere.training.errors import DataError, writing
 from modeling_sere.training.pool import Pool
 
 STATE, HALF_STATE = "run_state.json", "run_state.json.partial"

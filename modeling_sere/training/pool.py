@@ -4,8 +4,8 @@ import torch
 
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.adaptation import Domain
-from modeling_sere.training.data import Clip, Corpus, SkippedClip
-from modeling_sere.training.episodes import draw_shots
+from modeling_sere.training.corpora.corpus import Clip, Corpus, SkippedClip
+from modeling_sere.training.corpora.episodes import draw_shots
 from modeling_sere.training.features import Features
 
 

@@ -15,7 +15,8 @@ from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.checkpoint import Checkpoints
-from modeling_sere.training.data import Corpus, DataError
+from modeling_sere.training.corpora.corpus import Corpus
+from modeling_sere.training.errors import DataError
 from modeling_sere.training.features import FrameStore, collate, encoded_before
 
 CHECKPOINT_EVERY = 50  # steps

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from accelerate.utils import is_tensorboard_available
 
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 
 PATHS = ("source", "target", "encoder", "model", "label_map", "output_dir", "cache_dir")
 

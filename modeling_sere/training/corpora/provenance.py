@@ -6,7 +6,8 @@ import yaml
 from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError
 
-from modeling_sere.training.data import Corpus, DataError
+from modeling_sere.training.corpora.corpus import Corpus
+from modeling_sere.training.errors import DataError
 
 
 def corpus_facts(corpus: Corpus, address: str) -> dict[str, str]:

@@ -1,11 +1,18 @@
-"""Writing to a disk that may be full or closed to us: one sentence in place of a traceback."""
+"""What ends a run with one sentence: the error that all of this package raises, and how other errors become it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from safetensors import SafetensorError
 
-from modeling_sere.training.data import DataError
+
+class DataError(ValueError):
+    """A run cannot go on: one sentence that says what is wrong, where, and what to do."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, which may go on for a page."""
+    return str(error).partition("\n")[0]
 
 
 @contextmanager
@@ -18,5 +25,5 @@ def writing(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"{what} cannot be written ({reason}): {remedy}.") from error

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from modeling_sere.training.data import DataError
+from modeling_sere.training.errors import DataError
 
 
 def shared_labels(source: Iterable[str | None], target: Iterable[str | None] | None = None) -> list[str]:

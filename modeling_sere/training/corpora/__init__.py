@@ -1,0 +1,1 @@
+"""Corpora: which clips there are, their emotions and speakers, and their audio."""
