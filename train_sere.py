@@ -34,7 +34,7 @@ from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.corpora.provenance import corpus_facts
 from modeling_sere.training.description import describe, origins
 from modeling_sere.training.duplicates import in_both
-from modeling_sere.training.errors import DataError, writing
+from modeling_sere.training.errors import RunError, writing
 from modeling_sere.training.evaluation import Evaluation, single_clips, spread
 from modeling_sere.training.features import FeatureExtraction
 from modeling_sere.training.hub import Destination
@@ -224,13 +224,13 @@ def main():
 
 
 def deliver(folder: outputs.OutputFolder, destination: Destination | None):
-    """Show the results of a finished run and push it. Raises DataError: the push broke off; the folder is whole."""
+    """Show the results of a finished run and push it. Raises RunError: the push broke off; the folder is whole."""
     print(outputs.table(outputs.load_results(folder.final)))
     print(f"Saved in {folder.final}: model, README.md (model card), results.json", flush=True)
     try:
         if destination is not None:
             print("Pushed to", destination.push(folder.final), flush=True)
-    except DataError:
+    except RunError:
         folder.close()  # its sentence tells how to push later
         raise
     folder.close()
@@ -239,5 +239,5 @@ def deliver(folder: outputs.OutputFolder, destination: Destination | None):
 if __name__ == "__main__":
     try:
         main()
-    except DataError as error:
+    except RunError as error:
         sys.exit(f"train_sere.py: {error}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import DEFAULT_CACHE
 from modeling_sere.training.outputs import versions
 
@@ -74,7 +74,7 @@ def report(arguments: argparse.Namespace, measure: Callable, summary: Callable, 
     start = time.monotonic()
     try:
         rows = measure(arguments)
-    except DataError as error:
+    except RunError as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
     facts, table = meta(arguments) | {"seconds": round(time.monotonic() - start, 1)}, summary(rows)
     print(table)

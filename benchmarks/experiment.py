@@ -26,7 +26,7 @@ from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.corpus import Corpus
 from modeling_sere.training.corpora.episodes import shared_labels, split_speakers
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.evaluation import Evaluation
 from modeling_sere.training.features import (
     FeatureCache,
@@ -111,7 +111,7 @@ def measure(corpus: Corpus, features: Features, cache_dir) -> np.ndarray:
             try:
                 found[clip.key] = baselines.egemaps_functionals(clip.waveform)
             except ValueError as error:
-                raise DataError(f"{corpus.clips[clip.index].name}: {error}") from error
+                raise RunError(f"{corpus.clips[clip.index].name}: {error}") from error
         if len(found) == 256:
             cache.add(found)
             found = {}

@@ -53,7 +53,7 @@ from modeling_sere.pipeline_sere import SerePipeline
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.episodes import shared_labels
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import collate, length_batches
 from modeling_sere.training.models import build_model
 from modeling_sere.training.pool import kept_clips
@@ -77,7 +77,7 @@ class Clips:
 
     def __init__(self, folders: list[str]):
         if len(folders) > 2:
-            raise DataError("--corpus takes one folder, or a source and a target.")
+            raise RunError("--corpus takes one folder, or a source and a target.")
         self.folders = folders[0], folders[-1]
         corpora = [load_corpus(folder) for folder in dict.fromkeys(folders)]
         labels = shared_labels(corpora[0].labels, corpora[-1].labels)
@@ -88,7 +88,7 @@ class Clips:
             if clip.error is None
         ]
         if len(self.waveforms) < BATCH:
-            raise DataError(f"--corpus {folders[0]} has {len(self.waveforms)} usable clips: {BATCH} are needed.")
+            raise RunError(f"--corpus {folders[0]} has {len(self.waveforms)} usable clips: {BATCH} are needed.")
 
     def mixed(self, count: int) -> list[np.ndarray]:
         """Some of the clips, the same in every run, in an order that has nothing to do with their length."""
@@ -304,7 +304,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
     chosen = arguments.rows or list(parts)
     unknown = set(chosen) - set(parts)
     if unknown:
-        raise DataError(f"--rows {' '.join(sorted(unknown))} cannot be measured here, only {', '.join(parts)}.")
+        raise RunError(f"--rows {' '.join(sorted(unknown))} cannot be measured here, only {', '.join(parts)}.")
     return [row.row() for name in chosen for row in parts[name]()]
 
 

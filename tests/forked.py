@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 import train_sere
 from benchmarks.reliability.runs import Ended
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads, which Linux allows")
 
@@ -35,7 +35,7 @@ class Forked:
             before()
         try:
             train_sere.main()
-        except DataError as error:
+        except RunError as error:
             sys.exit(f"train_sere.py: {error}")
 
     def poll(self):

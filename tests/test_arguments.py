@@ -7,11 +7,11 @@ import pytest
 
 from modeling_sere.training import arguments
 from modeling_sere.training.arguments import SereArguments, parse_arguments
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 def error_of(*flags) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(RunError) as caught:
         parse_arguments(list(flags))
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -26,7 +26,7 @@ from modeling_sere.training.corpora import dataset as dataset_module
 from modeling_sere.training.corpora.corpus import Clip, SkippedClip, check_skipped
 from modeling_sere.training.corpora.labels import LABEL_ALIASES, parse_label_map
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
 
@@ -55,7 +55,7 @@ def folder(tmp_path):
 
 
 def error_of(*args, **kwargs) -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(RunError) as caught:
         load_corpus(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -228,7 +228,7 @@ def test_any_metadata_is_read_or_refused_in_one_line(tmp_path_factory, rows, end
     (root / f"metadata.{kind}").write_bytes(end.join(["file_name,emotion"] * header + rows).encode(encoding, "replace"))
     try:
         assert set(load_corpus(root).names) == {"a.wav"}  # nothing else is in the folder
-    except DataError as error:
+    except RunError as error:
         assert str(error).isprintable()
     finally:
         (root / f"metadata.{kind}").unlink()
@@ -331,14 +331,14 @@ def test_parse_label_map(tmp_path):
 
 @pytest.mark.parametrize("text", ["Wut", "Wut=a=b", "=anger", "Wut=", "Wut=anger,wut=fear", "missing.json"])
 def test_parse_label_map_refuses(text):
-    with pytest.raises(DataError, match="label map"):
+    with pytest.raises(RunError, match="label map"):
         parse_label_map(text)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', '[["a", "b"]]', '{"a": "x", "a": "y"}', '"ab"'])
 def test_parse_label_map_refuses_json(tmp_path, text):
     (tmp_path / "map.json").write_text(text)
-    with pytest.raises(DataError, match="label map"):
+    with pytest.raises(RunError, match="label map"):
         parse_label_map(str(tmp_path / "map.json"))
 
 
@@ -421,10 +421,10 @@ def test_check_skipped():
     skipped = [SkippedClip(f"{i}.wav", "is empty") for i in range(5)]
     check_skipped([], 0)
     check_skipped(skipped, 100)
-    with pytest.raises(DataError, match=r"5 of 99 .* limit of 5%.*0\.wav: is empty; .*2\.wav: is empty; and 2 more"):
+    with pytest.raises(RunError, match=r"5 of 99 .* limit of 5%.*0\.wav: is empty; .*2\.wav: is empty; and 2 more"):
         check_skipped(skipped, 99)
     check_skipped(skipped, 6, limit=0.9)
-    with pytest.raises(DataError, match="5 of 5"):
+    with pytest.raises(RunError, match="5 of 5"):
         check_skipped(skipped, 5, limit=1.0)
 
 
@@ -473,9 +473,9 @@ def test_parquet_folder(tmp_path, cache, streaming):
 
 def test_streaming_reads_the_audio_once_and_in_order(tmp_path, cache):
     corpus = load_corpus(write_parquet(tmp_path / "set"), streaming=True)
-    with pytest.raises(DataError, match="before asking for content keys"):
+    with pytest.raises(RunError, match="before asking for content keys"):
         corpus.content_key(0)
-    with pytest.raises(DataError, match="ascending"):
+    with pytest.raises(RunError, match="ascending"):
         list(corpus.iter_audio([1, 0]))
     assert [clip.index for clip in corpus.iter_audio()] == list(range(6))
 

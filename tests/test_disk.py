@@ -11,7 +11,7 @@ from forked import finished, linux_only
 
 from benchmarks.reliability import disk, runs
 from modeling_sere.training.checkpoint import Checkpoints
-from modeling_sere.training.errors import DataError, writing
+from modeling_sere.training.errors import RunError, writing
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def small_files(size: int):
 
 
 def test_what_is_written_is_named_with_reason_and_remedy(tmp_path):
-    with pytest.raises(DataError, match=r"^The log cannot be written \(File too large\): move it\.$"):
+    with pytest.raises(RunError, match=r"^The log cannot be written \(File too large\): move it\.$"):
         with writing("The log", "move it"), small_files(10):
             (tmp_path / "log").write_text("x" * 11)
     with pytest.raises(KeyError), writing("The log", "move it"):
@@ -46,7 +46,7 @@ def test_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, size):
     kept = model.weight.detach().clone()
     with torch.no_grad():
         model.weight.add_(1)
-    with pytest.raises(DataError, match=r"checkpoint of step 2 in .* cannot be written .*free some space.*--resume\.$"):
+    with pytest.raises(RunError, match=r"checkpoint of step 2 in .* cannot be written .*free some space.*--resume\.$"):
         with small_files(size):
             checkpoints.save(2)
     assert checkpoints.restore() == 1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 LABELS = ["anger", "fear", "sadness"] * 20 + [None] * 5
 NAMES = [f"clip{i:03}.wav" for i in range(len(LABELS))]
@@ -22,9 +22,9 @@ def test_an_unlabelled_target_takes_the_classes_of_the_source(target):
 
 
 def test_too_few_shared_labels_name_both_sets():
-    with pytest.raises(DataError, match=r"share 1 .*source has anger, fear, .*target anger, joy"):
+    with pytest.raises(RunError, match=r"share 1 .*source has anger, fear, .*target anger, joy"):
         shared_labels(["anger", "fear"], ["joy", "anger"])
-    with pytest.raises(DataError, match="source has none"):
+    with pytest.raises(RunError, match="source has none"):
         shared_labels([None])
 
 
@@ -59,9 +59,9 @@ def test_every_clip_can_be_drawn():
 
 
 def test_too_few_clips_name_class_and_count():
-    with pytest.raises(DataError, match="21 labelled clips .* anger has 20, joy has 0"):
+    with pytest.raises(RunError, match="21 labelled clips .* anger has 20, joy has 0"):
         draw_shots(LABELS, NAMES, ["anger", "joy"], 21, 0)
-    with pytest.raises(DataError, match="0 shots"):
+    with pytest.raises(RunError, match="0 shots"):
         draw_shots(LABELS, NAMES, ["anger"], 0, 0)
 
 
@@ -73,7 +73,7 @@ def test_repeated_names_are_refused():
 @given(st.lists(st.sampled_from("abcdefg"), min_size=2, max_size=30), st.integers(0, 99))
 def test_speakers_are_split_in_halves(speakers, seed):
     if len(set(speakers)) < 2:
-        with pytest.raises(DataError, match="1 speaker"):
+        with pytest.raises(RunError, match="1 speaker"):
             split_speakers(speakers, seed)
         return
     adapt, score = split_speakers(speakers, seed)
@@ -92,5 +92,5 @@ def test_speaker_split_follows_the_seed_and_not_the_row_order():
 
 
 def test_a_missing_speaker_cannot_be_split():
-    with pytest.raises(DataError, match="clip 1 has no speaker"):
+    with pytest.raises(RunError, match="clip 1 has no speaker"):
         split_speakers(["a", None, "b"], 0)

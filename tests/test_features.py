@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from modeling_sere.training import features
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import FeatureCache, FeatureExtraction, FrameStore, fingerprint, length_batches
 
 
@@ -191,7 +191,7 @@ def test_corpus_without_a_usable_clip_is_an_error(sere, tmp_path):
     folder.mkdir()
     (folder / "corrupt.wav").write_bytes(bad_files()["corrupt.wav"])
     write_metadata(folder, [{"file_name": "corrupt.wav", "emotion": "anger"}])
-    with pytest.raises(DataError, match=r"voices.*corrupt\.wav"):
+    with pytest.raises(RunError, match=r"voices.*corrupt\.wav"):
         extraction(sere, None)(load_corpus(folder))
 
 
@@ -215,7 +215,7 @@ def test_full_disk_is_one_clear_error(sere, corpus, tmp_path, monkeypatch, error
         raise error
 
     monkeypatch.setattr(features.np, "save", full)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(RunError) as caught:
         extraction(sere, tmp_path / "cache")(corpus)
     message = str(caught.value)
     assert "--cache_dir" in message
@@ -250,6 +250,6 @@ def test_frames_on_a_full_disk_are_one_clear_error(sere, corpus, monkeypatch):
     with FrameStore(sere, "cpu") as store:
         store.file.close()
         store.file = open("/dev/full", "wb") if os.path.exists("/dev/full") else pytest.skip("needs /dev/full")
-        with pytest.raises(DataError, match="No space left on device.*TMPDIR"):
+        with pytest.raises(RunError, match="No space left on device.*TMPDIR"):
             store.fill([corpus], [0], progress=False)
         monkeypatch.setattr(store, "file", open(os.devnull, "wb"))

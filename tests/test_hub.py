@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
 from modeling_sere.training import hub
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN, STRANGER, READER = "hf_anneliese_secret", "hf_bo", "hf_anneliese_reads"
@@ -385,7 +385,7 @@ def test_what_would_stop_a_push_is_said_before_the_work(world, pickled):
     assert len(said) == len(expected)
     assert "Config name is missing" in said[-3]
     for sentence, part in zip(said, expected, strict=True):
-        assert sentence.startswith("DataError: ") and part in sentence and "\n" not in sentence
+        assert sentence.startswith("RunError: ") and part in sentence and "\n" not in sentence
     assert set(world.hub.repositories) == repositories
 
 
@@ -486,7 +486,7 @@ def test_push_that_others_keep_overtaking_is_one_sentence(here, folder, monkeypa
         return operations(*arguments)
 
     monkeypatch.setattr(hub.Destination, "_operations", overtaken)
-    with pytest.raises(DataError, match=r"the Hub answers 412 \(A commit has happened since.*push it later with: "):
+    with pytest.raises(RunError, match=r"the Hub answers 412 \(A commit has happened since.*push it later with: "):
         hub.Destination("org/x").push(folder("one"))
     assert [commit.title for commit in here.repository("org/x").history("main")].count(hub.MESSAGE) == 0
 
@@ -500,16 +500,16 @@ def test_push_killed_at_any_request_is_repeated(here, folder, monkeypatch):
         destination = hub.Destination(repo_id, tag="v1")
         if kind:
             here.fail(kind, status=400)
-        with pytest.raises(DataError, match="Injected failure") if kind else nullcontext():
+        with pytest.raises(RunError, match="Injected failure") if kind else nullcontext():
             destination.push(place)
         here.heal()
         destination.prepare(again=True)
         destination.push(place)
         titles = [commit.title for commit in here.repository(repo_id).history("v1")]
         assert titles == [hub.MESSAGE, "initial commit"]
-    with pytest.raises(DataError, match="already has the tag v1: choose another --hub_revision_tag"):
+    with pytest.raises(RunError, match="already has the tag v1: choose another --hub_revision_tag"):
         destination.prepare()
-    with pytest.raises(DataError, match="already has the tag v1: choose another.* is pushed and has no tag"):
+    with pytest.raises(RunError, match="already has the tag v1: choose another.* is pushed and has no tag"):
         destination.push(folder("two"))
     assert here.files(repo_id, "v1")["config.json"] == b"one"
 

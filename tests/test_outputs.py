@@ -11,7 +11,7 @@ import pytest
 
 from modeling_sere.training import outputs
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.outputs import OutputFolder, save_results, table
 
 
@@ -61,7 +61,7 @@ def test_parents_are_made_and_an_empty_folder_is_used(make, tmp_path):
 
 def test_finished_run_is_not_replaced_unless_asked_for(make):
     finish(make(), "1")
-    with pytest.raises(DataError, match=r"already holds a run.*--overwrite_output_dir"):
+    with pytest.raises(RunError, match=r"already holds a run.*--overwrite_output_dir"):
         make()
     folder = make(overwrite_output_dir=True)
     folder.open()
@@ -76,7 +76,7 @@ def test_finished_run_is_not_replaced_unless_asked_for(make):
 def test_folder_of_other_files_is_never_replaced(make, tmp_path, overwrite):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("mine")
-    with pytest.raises(DataError, match="not of a run"):
+    with pytest.raises(RunError, match="not of a run"):
         make(overwrite_output_dir=overwrite)
 
 
@@ -84,23 +84,23 @@ def test_folder_of_other_files_is_never_replaced(make, tmp_path, overwrite):
 def test_current_folder_and_files_are_refused(make, tmp_path, monkeypatch, overwrite):
     (tmp_path / "note.txt").write_text("mine")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="not of a run"):
+    with pytest.raises(RunError, match="not of a run"):
         make(output_dir=".", overwrite_output_dir=overwrite)
-    with pytest.raises(DataError, match="is a file"):
+    with pytest.raises(RunError, match="is a file"):
         make(output_dir="note.txt", overwrite_output_dir=overwrite)
-    with pytest.raises(DataError, match="mounted"):
+    with pytest.raises(RunError, match="mounted"):
         make(output_dir="/", overwrite_output_dir=overwrite)
 
 
 def test_folder_that_cannot_be_made(make, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="--output_dir"):
+    with pytest.raises(RunError, match="--output_dir"):
         make(output_dir=str(tmp_path / "file" / "run")).open()
 
 
 def test_unfinished_run_must_be_resumed_or_replaced(make):
     unfinished(make())
-    with pytest.raises(DataError, match=r"run\.partial is an unfinished run: add --resume"):
+    with pytest.raises(RunError, match=r"run\.partial is an unfinished run: add --resume"):
         make()
     folder = make(resume=True)
     folder.open()
@@ -113,7 +113,7 @@ def test_unfinished_run_must_be_resumed_or_replaced(make):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_resume_with_other_arguments(make, overwrite):
     unfinished(make())
-    with pytest.raises(DataError, match="other arguments"):
+    with pytest.raises(RunError, match="other arguments"):
         make(resume=True, seed=1, overwrite_output_dir=overwrite)
     assert make(resume=True, report_to="none", cache_dir="elsewhere", overwrite_output_dir=overwrite).resume
 
@@ -121,7 +121,7 @@ def test_resume_with_other_arguments(make, overwrite):
 def test_resume_without_the_run_s_state(make):
     unfinished(make())
     (make(resume=True).partial / outputs.STATE).write_text("{half")
-    with pytest.raises(DataError, match="other arguments"):
+    with pytest.raises(RunError, match="other arguments"):
         make(resume=True)
 
 
@@ -248,7 +248,7 @@ def test_run_killed_at_any_change_to_the_disk_is_resumed(make, kill, monkeypatch
         assert before != "a finished run" or {"old", "new"} & set(standing), n
         try:
             resumed = make(resume=True, **options)
-        except DataError as error:
+        except RunError as error:
             if "other arguments" in str(error):  # the kill came before the other run was touched
                 assert n == 0 and (folder.checkpoint / "step.txt").is_file()
                 continue

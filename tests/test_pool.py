@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from modeling_sere.training.corpora.corpus import Clip, Corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import Features
 from modeling_sere.training.pool import Pool, kept_clips
 
@@ -59,7 +59,7 @@ def test_shots_are_marked_and_all_others_are_not():
 
 
 def test_too_few_clips_for_the_shots():
-    with pytest.raises(DataError, match="sadness has 1"):
+    with pytest.raises(RunError, match="sadness has 1"):
         pool().shots(2, seed=0)
 
 

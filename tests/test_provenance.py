@@ -7,7 +7,7 @@ import pytest
 from modeling_sere.training.corpora.corpus import Clip, Corpus
 from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.corpora.provenance import corpus_facts, model_license
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,7 +32,7 @@ def test_what_it_does_not_give_is_left_out(tmp_path, card):
 
 def test_broken_card(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
-    with pytest.raises(DataError, match="README.md of .* is not YAML"):
+    with pytest.raises(RunError, match="README.md of .* is not YAML"):
         facts(tmp_path)
 
 

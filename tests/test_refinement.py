@@ -13,7 +13,7 @@ from modeling_sere.training import checkpoint, refinement
 from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import FeatureExtraction, FrameStore, collate
 from modeling_sere.training.pool import Pool
 from modeling_sere.training.refinement import Refinement, refine, trainable
@@ -216,7 +216,7 @@ def test_checkpoint_before_a_damaged_one_is_resumed_from(run, monkeypatch, tmp_p
 def test_adapters_are_not_spread_by_fsdp():
     accelerator = SimpleNamespace(distributed_type=DistributedType.FSDP)
     arguments = SereArguments(encoder="x", train_encoder="lora", refine_steps=1)
-    with pytest.raises(DataError, match="--train_encoder lora cannot be spread by FSDP"):
+    with pytest.raises(RunError, match="--train_encoder lora cannot be spread by FSDP"):
         refine(arguments, accelerator, None, None, None, [], None)
 
 
@@ -224,13 +224,13 @@ def test_clip_that_has_become_unusable_is_named(tmp_path, make_model):
     folder = write_corpus(tmp_path / "one", clips=1, speakers=1)
     corpus = load_corpus(folder)
     (folder / corpus.clips[1].name).write_bytes(b"gone")
-    with FrameStore(make_model().sere, "cpu") as store, pytest.raises(DataError) as caught:
+    with FrameStore(make_model().sere, "cpu") as store, pytest.raises(RunError) as caught:
         store.fill([corpus] * 3, [0, 1, 2], progress=False)
     assert corpus.clips[1].name in str(caught.value) and "add --resume" in str(caught.value)
 
 
 def test_loss_that_is_not_finite_stops_the_run(run):
-    with pytest.raises(DataError, match="--learning_rate"):
+    with pytest.raises(RunError, match="--learning_rate"):
         run(steps=5, learning_rate=1e30)
 
 

@@ -11,7 +11,7 @@ from transformers import WhisperConfig, WhisperModel
 
 from benchmarks import ratios, scale, speed
 from benchmarks.ratios import Ratio, fresh_process, in_turns, table
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +66,9 @@ def test_rows_without_encoder(tmp_path):
 
 def test_too_few_clips_or_too_many_folders_are_refused(tmp_path):
     folder = str(write_corpus(tmp_path / "one", clips=2))
-    with pytest.raises(DataError, match="has 12 usable clips"):
+    with pytest.raises(RunError, match="has 12 usable clips"):
         speed.Clips([folder])
-    with pytest.raises(DataError, match="a source and a target"):
+    with pytest.raises(RunError, match="a source and a target"):
         speed.Clips([folder] * 3)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from modeling_sere.training import tracking
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.tracking import recorded, trackers
 
 
@@ -26,7 +26,7 @@ def test_named_trackers():
 
 
 def test_tracker_that_is_not_installed():
-    with pytest.raises(DataError, match=r"--report_to abacus.*tensorboard"):
+    with pytest.raises(RunError, match=r"--report_to abacus.*tensorboard"):
         trackers("abacus")
 
 

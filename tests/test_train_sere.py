@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2Fea
 import train_sere
 from modeling_sere import SereForAudioClassification
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import collate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +74,7 @@ def refuse(train, tmp_path):
 
     def refuse(**options) -> str:
         before = sorted(tmp_path.iterdir())
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(RunError) as caught:
             train(**options)
         assert sorted(tmp_path.iterdir()) == before
         message = str(caught.value)
@@ -352,9 +352,9 @@ def test_models_that_cannot_be_continued(train_from, start, tmp_path, data, enco
         (encoder, "is of type wav2vec2, not a SERE model"),
         (tmp_path / "absent", "cannot be loaded"),
     ):
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(RunError, match=message):
             train_from(model=model)
-    with pytest.raises(DataError, match="deaf has no encoder: leave --train_encoder out"):
+    with pytest.raises(RunError, match="deaf has no encoder: leave --train_encoder out"):
         train_from(model=tmp_path / "deaf", source=data / "source", refine_steps=1, train_encoder="full")
     assert not (tmp_path / "run").exists()
 

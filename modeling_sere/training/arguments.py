@@ -9,7 +9,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import DEFAULT_CACHE
 
 MAX_SEED = 2**32  # of NumPy
@@ -120,14 +120,14 @@ class SereArguments:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str):  # argparse would print every flag's usage and leave
-        raise DataError(f"{message} (--help lists all flags)")
+        raise RunError(f"{message} (--help lists all flags)")
 
 
 def parse_arguments(flags: list[str]) -> SereArguments:
     """Arguments from a command line whose first word may be a JSON file; flags after it win over the file.
 
     Raises:
-        DataError: a flag or the file that cannot be understood.
+        RunError: a flag or the file that cannot be understood.
     """
     if flags and flags[0].endswith(".json"):
         flags = _json_flags(Path(flags[0])) + flags[1:]
@@ -137,7 +137,7 @@ def parse_arguments(flags: list[str]) -> SereArguments:
             flags, return_remaining_strings=True, look_for_args_file=False
         )
     except ValueError as error:
-        raise DataError(str(error)) from error
+        raise RunError(str(error)) from error
     if unknown:
         parser.error(f"unknown flags: {' '.join(unknown)}")
     return arguments
@@ -148,9 +148,9 @@ def _json_flags(path: Path) -> list[str]:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise DataError(f"{path} is not JSON in UTF-8: {error}.") from error
+        raise RunError(f"{path} is not JSON in UTF-8: {error}.") from error
     if not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values()):
-        raise DataError(f'{path} must be one JSON object of texts, numbers, true and false, like {{"shots": 5}}.')
+        raise RunError(f'{path} must be one JSON object of texts, numbers, true and false, like {{"shots": 5}}.')
     return [f"--{name}={value}" for name, value in values.items() if value is not None]

@@ -26,7 +26,7 @@ class Checkpoints:
         self.folder, self.accelerator = folder, accelerator
 
     def save(self, step: int) -> None:
-        """Keep the state before `step`, of all processes. Raises DataError: the disk is full."""
+        """Keep the state before `step`, of all processes. Raises RunError: the disk is full."""
         partial, main = self.folder / "partial", self.accelerator.is_main_process
         with writing(f"The checkpoint of step {step} in {self.folder}", "free some space, then add --resume"):
             if main:

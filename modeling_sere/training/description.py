@@ -36,7 +36,7 @@ def origins(arguments: SereArguments, config: SereConfig, target: dict[str, str]
         config: of the model, with the facts of its source corpus. target: what `corpus_facts` gives for the target.
 
     Raises:
-        DataError: a card that cannot be read.
+        RunError: a card that cannot be read.
     """
     encoder, start, revision = None, None, None
     if arguments.model is not None:

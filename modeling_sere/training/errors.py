@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from safetensors import SafetensorError
 
 
-class DataError(ValueError):
+class RunError(ValueError):
     """A run cannot go on: one sentence that says what is wrong, where, and what to do."""
 
 
@@ -20,10 +20,10 @@ def writing(what: str, remedy: str) -> Iterator[None]:
     """A block that only writes files: whatever goes wrong in it is the disk's doing.
 
     Raises:
-        DataError: `what` cannot be written, the reason, and the remedy.
+        RunError: `what` cannot be written, the reason, and the remedy.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"{what} cannot be written ({reason}): {remedy}.") from error
+        raise RunError(f"{what} cannot be written ({reason}): {remedy}.") from error

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 import modeling_sere
 from modeling_sere.modeling_sere import SereFrames, SereModel
 from modeling_sere.training.corpora.corpus import Corpus, DecodedClip, SkippedClip
-from modeling_sere.training.errors import DataError, writing
+from modeling_sere.training.errors import RunError, writing
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class FeatureCache:
         self.places.update((key.decode(), (path, row)) for row, key in enumerate(shard["key"]))
 
     def add(self, features: dict[str, np.ndarray]):
-        """Write one shard. Raises DataError when the disk is full."""
+        """Write one shard. Raises RunError when the disk is full."""
         if not features:
             return
         size = len(next(iter(features.values())))
@@ -130,9 +130,9 @@ def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Te
 
 
 def encoded_before(clip: DecodedClip) -> np.ndarray:
-    """The waveform of a clip that was usable when its features were made. Raises DataError: it no longer is."""
+    """The waveform of a clip that was usable when its features were made. Raises RunError: it no longer is."""
     if clip.error is not None:
-        raise DataError(f"{clip.error}; it was usable when this run began: restore it, then add --resume.")
+        raise RunError(f"{clip.error}; it was usable when this run began: restore it, then add --resume.")
     return clip.waveform
 
 
@@ -180,7 +180,7 @@ class FeatureExtraction:
         found, values, skipped = zip(*parts, strict=True)
         found, skipped = list(chain(*found)), sorted(chain(*skipped))
         if not found:
-            raise DataError(f"{corpus.name}: not one clip could be read; the first is {_explain(corpus, skipped[0])}.")
+            raise RunError(f"{corpus.name}: not one clip could be read; the first is {_explain(corpus, skipped[0])}.")
         values = values[0] if len(values) == 1 else np.concatenate([part for part in values if len(part)])
         order = sorted(range(len(found)), key=found.__getitem__)
         return Features(
@@ -263,7 +263,7 @@ class FrameStore:
         """Encode item k = clip `indices[k]` of `corpora[k]`, for all k.
 
         Raises:
-            DataError: the disk is full, or a clip has become unusable.
+            RunError: the disk is full, or a clip has become unusable.
         """
         total = 0
         items = {(id(corpus), index): k for k, (corpus, index) in enumerate(zip(corpora, indices, strict=True))}
@@ -288,7 +288,7 @@ class FrameStore:
             self.file.write(rows.tobytes())
             self.file.flush()
         except OSError as error:
-            raise DataError(
+            raise RunError(
                 f"The frames of all clips do not fit into {tempfile.gettempdir()} ({error.strerror}): free some space "
                 "or set TMPDIR to a larger disk."
             ) from error

@@ -21,7 +21,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from modeling_sere.card_sere import named
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 # what of an output folder goes to the Hub; results.json stays, as it names clips
 PUSHED = ("README.md", "config.json", "preprocessor_config.json", "model.safetensors", "*.py", "plots/*.png")
@@ -50,7 +50,7 @@ class Destination:
             again: an earlier push may have been killed after its tag, so that this is no reason to stop.
 
         Raises:
-            DataError: no token, a token that the Hub refuses or that may only read, no right to write to the owner's
+            RunError: no token, a token that the Hub refuses or that may only read, no right to write to the owner's
                 repositories, a public repository where a private one was asked for, a tag that is taken, no network.
         """
         api = HfApi()
@@ -59,9 +59,9 @@ class Destination:
             # None: the default of the organisation, which may be private
             api.create_repo(self.repo_id, private=self.private or None, exist_ok=True)
             if self.private and not api.model_info(self.repo_id).private:
-                raise DataError(f"{self.repo_id} exists and is public: make it private there, or choose another name")
+                raise RunError(f"{self.repo_id} exists and is public: make it private there, or choose another name")
             if not again and self.tag in _tags(api, self.repo_id):
-                raise DataError(self._taken())
+                raise RunError(self._taken())
 
     def push(self, folder: Path) -> str:
         """One commit with the published files of a run's output folder, then the tag. Returns the address.
@@ -69,7 +69,7 @@ class Destination:
         An upload that breaks off leaves the previous commit as it was.
 
         Raises:
-            DataError: what went wrong, that the folder is whole, and how to push it later.
+            RunError: what went wrong, that the folder is whole, and how to push it later.
         """
         options = ["--private"] * self.private + (["--tag", self.tag] if self.tag else [])
         later = shlex.join(["python", "-m", "modeling_sere.training.hub", str(folder), self.repo_id, *options])
@@ -99,7 +99,7 @@ class Destination:
             api.create_tag(self.repo_id, tag=self.tag, revision=commit)
         except HfHubHTTPError as error:
             if error.response.status_code == 409:
-                raise DataError(f"{self._taken()}; commit {commit[:8]} is pushed and has no tag") from error
+                raise RunError(f"{self._taken()}; commit {commit[:8]} is pushed and has no tag") from error
             raise
 
     def _taken(self) -> str:
@@ -121,10 +121,10 @@ class Destination:
         owner = self.repo_id.split("/")[0]
         roles = {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
         if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
-            raise DataError(f"the token of {user['name']} may only read: make one that may write, {_tokens()}")
+            raise RunError(f"the token of {user['name']} may only read: make one that may write, {_tokens()}")
         if owner != user["name"] and roles.get(owner, "read") == "read":
             writable = [user["name"], *(name for name, role in roles.items() if role != "read")]
-            raise DataError(
+            raise RunError(
                 f"{self.repo_id} belongs to {owner}, where {user['name']} may not write: choose a name under "
                 f"{' or '.join(writable)}"
             )
@@ -133,18 +133,18 @@ class Destination:
     def _explained(self, remedy: str = "") -> Iterator[None]:
         try:
             yield
-        except DataError:
+        except RunError:
             raise
         except LocalTokenNotFoundError as error:
-            raise DataError(f"the Hub needs a token to push: run `hf auth login` or set HF_TOKEN{remedy}") from error
+            raise RunError(f"the Hub needs a token to push: run `hf auth login` or set HF_TOKEN{remedy}") from error
         except OfflineModeIsEnabled as error:
-            raise DataError(f"the Hub is switched off by HF_HUB_OFFLINE: unset it to push{remedy}") from error
+            raise RunError(f"the Hub is switched off by HF_HUB_OFFLINE: unset it to push{remedy}") from error
         except HfHubHTTPError as error:
-            raise DataError(f"{self._refusal(error)}{remedy}") from error
+            raise RunError(f"{self._refusal(error)}{remedy}") from error
         # RuntimeError: the upload of a large file; ValueError: a card that the Hub does not accept
         except (httpx2.TransportError, RuntimeError, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
-            raise DataError(f"the Hub at {constants.ENDPOINT} cannot be used: {reason}{remedy}") from error
+            raise RunError(f"the Hub at {constants.ENDPOINT} cannot be used: {reason}{remedy}") from error
 
     def _refusal(self, error: HfHubHTTPError) -> str:
         if error.response.status_code == 401:
@@ -175,11 +175,11 @@ def main():
     arguments = parser.parse_args()
     try:
         if not all((arguments.folder / name).is_file() for name in ("results.json", "README.md", "model.safetensors")):
-            raise DataError(f"{arguments.folder} holds no finished run: give the --output_dir of one")
+            raise RunError(f"{arguments.folder} holds no finished run: give the --output_dir of one")
         destination = Destination(arguments.repo_id, arguments.private, arguments.tag)
         destination.prepare()
         print("Pushed to", destination.push(arguments.folder))
-    except DataError as error:
+    except RunError as error:
         sys.exit(f"{parser.prog}: {error}")
 
 

@@ -5,7 +5,7 @@ from transformers import AutoConfig, AutoFeatureExtractor
 
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.errors import DataError, first_line
+from modeling_sere.training.errors import RunError, first_line
 
 
 def prior_weight(arguments: SereArguments, speaker_ids: bool) -> float:
@@ -21,7 +21,7 @@ def encoder_options(arguments: SereArguments) -> dict:
         config = AutoConfig.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
         extractor = AutoFeatureExtractor.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
     except (OSError, ValueError) as error:
-        raise DataError(f"--encoder {arguments.encoder} cannot be loaded: {first_line(error)}") from error
+        raise RunError(f"--encoder {arguments.encoder} cannot be loaded: {first_line(error)}") from error
     return {"encoder_config": config, "encoder_normalize": bool(getattr(extractor, "do_normalize", True))}
 
 
@@ -49,7 +49,7 @@ def build_model(
         changes: fields of the configuration that differ from what the arguments give.
 
     Raises:
-        DataError: the encoder or a field of the configuration cannot be used.
+        RunError: the encoder or a field of the configuration cannot be used.
     """
     options = encoder_options(arguments) if arguments.encoder != "none" else {}
     try:
@@ -58,7 +58,7 @@ def build_model(
         if arguments.encoder != "none" and weights:
             model.sere.encoder.load_encoder(arguments.encoder, revision=arguments.encoder_revision)
     except (OSError, ValueError) as error:
-        raise DataError(first_line(error)) from error
+        raise RunError(first_line(error)) from error
     return model
 
 
@@ -66,21 +66,21 @@ def load_checkpoint(arguments: SereArguments) -> SereForAudioClassification:
     """The model that `--model` names, run by this package's code and not by the code that lies beside its weights.
 
     Raises:
-        DataError: it is no SERE model, has no weights in safetensors, or cannot be reached.
+        RunError: it is no SERE model, has no weights in safetensors, or cannot be reached.
     """
     try:
         kind = SereConfig.get_config_dict(arguments.model, revision=arguments.model_revision)[0].get("model_type")
         if kind != SereConfig.model_type:
-            raise DataError(
+            raise RunError(
                 f"--model {arguments.model} is of type {kind}, not a SERE model: give an encoder as --encoder."
             )
         return SereForAudioClassification.from_pretrained(
             arguments.model, revision=arguments.model_revision, dtype=torch.float32
         )
-    except DataError:
+    except RunError:
         raise
     except (OSError, ValueError) as error:
-        raise DataError(f"--model {arguments.model} cannot be loaded: {first_line(error)}") from error
+        raise RunError(f"--model {arguments.model} cannot be loaded: {first_line(error)}") from error
 
 
 def continue_model(
@@ -91,15 +91,15 @@ def continue_model(
     Other arguments as in `build_model`.
 
     Raises:
-        DataError: a field of the configuration, or an encoder to train, that cannot be used.
+        RunError: a field of the configuration, or an encoder to train, that cannot be used.
     """
     if arguments.train_encoder != "none" and checkpoint.sere.encoder is None:
-        raise DataError(f"--model {arguments.model} has no encoder: leave --train_encoder out.")
+        raise RunError(f"--model {arguments.model} has no encoder: leave --train_encoder out.")
     try:
         given = fields(arguments, labels, speaker_ids) | changes
         config = SereConfig.from_dict(checkpoint.config.to_dict() | given)
     except ValueError as error:
-        raise DataError(first_line(error)) from error
+        raise RunError(first_line(error)) from error
     model = SereForAudioClassification(config).eval()
     model.sere.load_state_dict(checkpoint.sere.state_dict())
     return model

@@ -13,7 +13,7 @@ from modeling_sere.audio_sere import SAMPLING_RATE
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.corpus import Corpus
-from modeling_sere.training.errors import DataError, writing
+from modeling_sere.training.errors import RunError, writing
 from modeling_sere.training.pool import Pool
 
 STATE, HALF_STATE = "run_state.json", "run_state.json.partial"
@@ -39,7 +39,7 @@ class OutputFolder:
         published: whether the run that is resumed was killed after `publish`, so that nothing is left to compute.
 
     Raises:
-        DataError: the folder cannot be used, holds another run or other files, or has an unfinished run beside it that
+        RunError: the folder cannot be used, holds another run or other files, or has an unfinished run beside it that
             is not to be resumed or was made with other arguments.
     """
 
@@ -55,15 +55,15 @@ class OutputFolder:
 
     def _check(self, overwrite: bool):
         if self.final.is_file() or self.final.is_mount():
-            raise DataError(f"{self.final} is a file or a mounted disk: give a new folder as --output_dir.")
+            raise RunError(f"{self.final} is a file or a mounted disk: give a new folder as --output_dir.")
         if self._is_run(self.final) and not overwrite and not self.published:
-            raise DataError(f"{self.final} already holds a run: give another --output_dir, or --overwrite_output_dir.")
+            raise RunError(f"{self.final} already holds a run: give another --output_dir, or --overwrite_output_dir.")
         if self.final.is_dir() and any(self.final.iterdir()) and not self._is_run(self.final):
-            raise DataError(f"{self.final} holds files that are not of a run: give another --output_dir.")
+            raise RunError(f"{self.final} holds files that are not of a run: give another --output_dir.")
         if self._is_begun() and not self.resume and not overwrite:
-            raise DataError(f"{self.partial} is an unfinished run: add --resume to go on with it, or delete it.")
+            raise RunError(f"{self.partial} is an unfinished run: add --resume to go on with it, or delete it.")
         if self._is_begun() and self.resume and self._state() != self.identity:
-            raise DataError(f"{self.partial} was made with other arguments: resume with those, or delete it.")
+            raise RunError(f"{self.partial} was made with other arguments: resume with those, or delete it.")
 
     def _is_run(self, folder: Path) -> bool:
         return (folder / "results.json").is_file()
@@ -80,7 +80,7 @@ class OutputFolder:
             return None
 
     def open(self):
-        """Create the working folder; a run that is not resumed starts empty. Raises DataError: not writable."""
+        """Create the working folder; a run that is not resumed starts empty. Raises RunError: not writable."""
         with writing(str(self.partial), "free some space or give another --output_dir"):
             if self.partial.exists() and not (self.resume and self._is_begun()):
                 (self.partial / STATE).unlink(missing_ok=True)

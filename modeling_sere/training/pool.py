@@ -41,7 +41,7 @@ class Pool:
         return self.features.skipped
 
     def shots(self, count: int, seed: int) -> torch.Tensor:
-        """(n,) class index of `count` drawn clips per emotion, -100 elsewhere. Raises DataError: too few clips."""
+        """(n,) class index of `count` drawn clips per emotion, -100 elsewhere. Raises RunError: too few clips."""
         drawn = draw_shots(
             [clip.label for clip in self.clips], [clip.name for clip in self.clips], self.labels, count, seed
         )

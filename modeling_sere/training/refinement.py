@@ -16,7 +16,7 @@ from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.checkpoint import Checkpoints
 from modeling_sere.training.corpora.corpus import Corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 from modeling_sere.training.features import FrameStore, collate, encoded_before
 
 CHECKPOINT_EVERY = 50  # steps
@@ -104,7 +104,7 @@ class Refinement:
                 torch.manual_seed(self.arguments.seed * 1_000_003 + step)  # dropout repeats after a resume
                 losses = self._step(self.draw(step))
                 if not math.isfinite(losses["loss"]):
-                    raise DataError(f"The loss of refining step {step} is {losses['loss']}: lower --learning_rate.")
+                    raise RunError(f"The loss of refining step {step} is {losses['loss']}: lower --learning_rate.")
                 bar.set_postfix(loss=f"{losses['loss']:.3f}")
                 log(losses, step)
                 if (step + 1) % CHECKPOINT_EVERY == 0 and step + 1 < self.arguments.refine_steps:
@@ -136,11 +136,11 @@ def refine(
     Returns the refined model on the CPU, whole on every process; it is the one of `adaptation` except under FSDP.
 
     Raises:
-        DataError: adapters under FSDP, an infinite loss, a full disk, or a clip that has become unusable.
+        RunError: adapters under FSDP, an infinite loss, a full disk, or a clip that has become unusable.
     """
     sharded = accelerator.distributed_type == DistributedType.FSDP
     if sharded and arguments.train_encoder == "lora":
-        raise DataError("--train_encoder lora cannot be spread by FSDP, and is small: use several plain GPUs instead.")
+        raise RunError("--train_encoder lora cannot be spread by FSDP, and is small: use several plain GPUs instead.")
     model = adaptation.model.to(accelerator.device)
     corpora = [corpus for corpus, indices in clips for _ in indices]
     indices = [index for _, indices in clips for index in indices]

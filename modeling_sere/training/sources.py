@@ -5,7 +5,7 @@ import torch
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.adaptation import Embedded
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 class Sources:
@@ -16,7 +16,7 @@ class Sources:
         shots: labelled clips per emotion. skipped: none, as there is no audio.
 
     Raises:
-        DataError: an emotion without a labelled clip.
+        RunError: an emotion without a labelled clip.
     """
 
     def __init__(self, checkpoint: SereForAudioClassification, labels: list[str]):
@@ -30,7 +30,7 @@ class Sources:
         counts = torch.bincount(self.references, minlength=len(labels))
         if not counts.all():
             lacking = labels[int(counts.argmin())]
-            raise DataError(f"--model carries no labelled clip of {lacking}: name a labelled corpus as --source.")
+            raise RunError(f"--model carries no labelled clip of {lacking}: name a labelled corpus as --source.")
         self.shots = int(counts.min())
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from accelerate.utils import is_tensorboard_available
 
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 PATHS = ("source", "target", "encoder", "model", "label_map", "output_dir", "cache_dir")
 
@@ -19,7 +19,7 @@ def trackers(report_to: str | None) -> list[str]:
     """Names for `Accelerator(log_with=...)`; TensorBoard by default where it is installed.
 
     Raises:
-        DataError: a tracker is unknown or its package is not installed.
+        RunError: a tracker is unknown or its package is not installed.
     """
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
@@ -30,5 +30,5 @@ def trackers(report_to: str | None) -> list[str]:
     for name in names:
         if name not in available:
             known = sorted(LOGGER_TYPE_TO_CLASS)
-            raise DataError(f"--report_to {name}: install it with pip, or choose from {', '.join(known)} and none.")
+            raise RunError(f"--report_to {name}: install it with pip, or choose from {', '.join(known)} and none.")
     return names

@@ -8,7 +8,7 @@ from typing import Any
 
 from modeling_sere.training.corpora.corpus import AudioBytes, Clip, Corpus
 from modeling_sere.training.corpora.labels import LABEL_ALIASES, normal_label, normalised_map
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 logger = logging.getLogger(__name__)
 _LABEL_COLUMNS = ("emotion", "label", "labels")
@@ -42,12 +42,12 @@ class Table:
 
 def build_corpus(table: Table, label_map: Mapping[str, str], require_labels: bool) -> Corpus:
     if require_labels and table.labels is None:
-        raise DataError(
+        raise RunError(
             f"{table.title} has no column named {_either(_LABEL_COLUMNS)}, only {listed(table.columns)}:"
             " name the one with the emotions as label column"
         )
     if require_labels and not any(table.labels):
-        raise DataError(f"{table.title} has an emotion column, but every cell of it is empty")
+        raise RunError(f"{table.title} has an emotion column, but every cell of it is empty")
     spellings = {**LABEL_ALIASES, **normalised_map(label_map.items())}
     raw = table.labels or [None] * len(table.names)
     emotion_of = {text: spellings.get(normal_label(text), normal_label(text)) for text in set(raw) - {None}}
@@ -71,13 +71,13 @@ def _column(title: str, columns: list[str], named: str | None, usual: tuple[str,
     if named is not None and named in columns:
         return named
     if named is not None and named != usual[0]:
-        raise DataError(f"{title} has no column {named!r}: it has {listed(columns)}")
+        raise RunError(f"{title} has no column {named!r}: it has {listed(columns)}")
     return next((name for name in usual if name in columns), None)
 
 
 def label_speaker_language(title: str, columns: list[str], named: NamedColumns) -> list[str | None]:
     if named.label is not None and named.label not in columns:
-        raise DataError(f"{title} has no column {named.label!r}: it has {listed(columns)}")
+        raise RunError(f"{title} has no column {named.label!r}: it has {listed(columns)}")
     return [
         _column(title, columns, named.label, _LABEL_COLUMNS),
         _column(title, columns, named.speaker, _SPEAKER_COLUMNS),

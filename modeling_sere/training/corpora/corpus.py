@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from modeling_sere.audio_sere import AudioError, read_audio
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 DECODING_THREADS = min(4, os.cpu_count() or 1)
 PREFETCHED_CLIPS = 4 * DECODING_THREADS  # bounds memory: a minute of audio is 4 MB
@@ -114,7 +114,7 @@ class Corpus:
 
         Raises:
             IndexError: no such clip.
-            DataError: indices of a streamed corpus that do not ascend.
+            RunError: indices of a streamed corpus that do not ascend.
             OSError: a disk or network failure, as opposed to one missing or forbidden file.
         """
         pending = deque()
@@ -135,11 +135,11 @@ class Corpus:
 
         Raises:
             AudioError: the file cannot be read.
-            DataError: a streamed clip that `iter_audio` has not passed yet.
+            RunError: a streamed clip that `iter_audio` has not passed yet.
         """
         if index not in self._keys:
             if not self._audio.random_access:
-                raise DataError(f"{self.name} is streamed: iterate over its audio before asking for content keys")
+                raise RunError(f"{self.name} is streamed: iterate over its audio before asking for content keys")
             ((_, fetch),) = self._audio.fetches(self._checked([index]))
             self._keys[index] = _content_key(fetch())
         return self._keys[index]
@@ -165,12 +165,12 @@ def check_skipped(skipped: Collection[SkippedClip], total: int, limit: float = 0
     """Passes if at most the share `limit` of `total` clips, and not all of them, was skipped.
 
     Raises:
-        DataError: names the first few with their reasons.
+        RunError: names the first few with their reasons.
     """
     if skipped and (len(skipped) > limit * total or len(skipped) == total):
         few = "; ".join(f"{clip.name}: {clip.reason}" for clip in list(skipped)[:3])
         rest = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
-        raise DataError(
+        raise RunError(
             f"{len(skipped)} of {total} clips cannot be used, more than the limit of {limit:.0%}: repair or remove"
             f" them, or raise the limit ({few}{rest})"
         )

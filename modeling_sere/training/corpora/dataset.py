@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from modeling_sere.audio_sere import AudioError
 from modeling_sere.training.corpora.columns import NamedColumns, Table, cell_text, label_speaker_language, listed
 from modeling_sere.training.corpora.folder import Locator, file_bytes
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 def dataset_table(
@@ -38,7 +38,7 @@ def dataset_table(
         if split is None:
             splits = datasets.get_dataset_split_names(address, config_name=config, **hub)
             if len(splits) != 1:
-                raise DataError(f"{title} has the splits {listed(splits)}: choose one")
+                raise RunError(f"{title} has the splits {listed(splits)}: choose one")
             split = splits[0]
 
         def load(**kwargs: Any) -> datasets.Dataset | datasets.IterableDataset:
@@ -46,7 +46,7 @@ def dataset_table(
 
         dataset = load()
         if dataset.features is None:
-            raise DataError(f"{title} does not say which columns it has: load it without streaming")
+            raise RunError(f"{title} does not say which columns it has: load it without streaming")
 
         def only(columns: list[str]) -> datasets.Dataset | datasets.IterableDataset:
             if streaming and dataset.info.builder_name == "parquet":
@@ -74,14 +74,14 @@ def dataset_table(
 def _explained(title: str, local: bool) -> Iterator[None]:
     try:
         yield
-    except DataError:
+    except RunError:
         raise
     except (DatasetsError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if isinstance(error, DatasetNotFoundError) or (isinstance(error, HfHubHTTPError) and _hidden(error)):
             reason = "it does not exist, or is private: check the name, or run `hf auth login` or set HF_TOKEN"
         kind = "a folder of parquet files that" if local else "no local folder, and as a dataset of the Hub it"
-        raise DataError(f"{title} is {kind} cannot be loaded: {reason}") from error
+        raise RunError(f"{title} is {kind} cannot be loaded: {reason}") from error
 
 
 def _hidden(error: HfHubHTTPError) -> bool:
@@ -92,14 +92,14 @@ def _hidden(error: HfHubHTTPError) -> bool:
 def _audio_column(title: str, features: datasets.Features, named: str | None) -> str:
     if named is not None:
         if named not in features:
-            raise DataError(f"{title} has no column {named!r}: it has {listed(features)}")
+            raise RunError(f"{title} has no column {named!r}: it has {listed(features)}")
         return named
     typed = [column for column, feature in features.items() if isinstance(feature, datasets.Audio)]
     if len(typed) == 1:
         return typed[0]
     usual = [column for column in ("audio", "file") if column in (typed or features)]
     if not usual:
-        raise DataError(f"{title} has no obvious audio column among {listed(typed or features)}: name it")
+        raise RunError(f"{title} has no obvious audio column among {listed(typed or features)}: name it")
     return usual[0]
 
 
@@ -118,7 +118,7 @@ def _as_text(values: list, feature: Any, title: str) -> list[str | None]:
         return [None if value is None or value < 0 else cell_text(feature.names[value]) for value in values]
     if isinstance(feature, datasets.Value):
         return [cell_text(value) for value in values]
-    raise DataError(f"{title} holds {feature}, expected one text or class per row: name another column")
+    raise RunError(f"{title} holds {feature}, expected one text or class per row: name another column")
 
 
 class _CellReader:
@@ -176,9 +176,9 @@ class _Stream:
         rows, previous = iter(self._rows), -1
         for index in indices:
             if index <= previous:
-                raise DataError(f"{self._title} is streamed: its clips can only be read in ascending order")
+                raise RunError(f"{self._title} is streamed: its clips can only be read in ascending order")
             row = next(itertools.islice(rows, index - previous - 1, None), None)
             if row is None:
-                raise DataError(f"{self._title} now has fewer rows than when it was opened: load it again")
+                raise RunError(f"{self._title} now has fewer rows than when it was opened: load it again")
             previous = index
             yield index, lambda cell=row[self._read.column], index=index: self._read(cell, self._names[index])

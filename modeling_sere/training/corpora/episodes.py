@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 def shared_labels(source: Iterable[str | None], target: Iterable[str | None] | None = None) -> list[str]:
@@ -20,12 +20,12 @@ def shared_labels(source: Iterable[str | None], target: Iterable[str | None] | N
             the classes of the source.
 
     Raises:
-        DataError: fewer than two classes.
+        RunError: fewer than two classes.
     """
     ours = set(source) - {None}
     theirs = set(target or ()) - {None} or ours
     if len(shared := ours & theirs) < 2:
-        raise DataError(
+        raise RunError(
             f"source and target share {len(shared)} emotions, at least 2 are needed: the source has {_listed(ours)},"
             f" the target {_listed(theirs)} (a label map can join spellings)"
         )
@@ -43,11 +43,11 @@ def draw_shots(
         labels, names: of every clip; names are unique.
 
     Raises:
-        DataError: a class with fewer clips, or `shots` below 1.
+        RunError: a class with fewer clips, or `shots` below 1.
         ValueError: repeated names, which would let the order of the rows decide.
     """
     if shots < 1:
-        raise DataError(f"{shots} shots per emotion were asked for, at least 1 is needed")
+        raise RunError(f"{shots} shots per emotion were asked for, at least 1 is needed")
     if len(set(names)) < len(names):
         raise ValueError("clip names are not unique")
     candidates = {emotion: [] for emotion in classes}
@@ -55,7 +55,7 @@ def draw_shots(
         if labels[index] in candidates:
             candidates[labels[index]].append(index)
     if short := [f"{emotion} has {len(found)}" for emotion, found in candidates.items() if len(found) < shots]:
-        raise DataError(f"{shots} labelled clips per emotion are needed, but {', '.join(short)}: ask for fewer shots")
+        raise RunError(f"{shots} labelled clips per emotion are needed, but {', '.join(short)}: ask for fewer shots")
     drawn = []
     for emotion, found in candidates.items():
         chosen = _generator(seed, emotion).choice(len(found), size=shots, replace=False)
@@ -69,12 +69,12 @@ def split_speakers(speakers: Sequence[str | None], seed: int) -> tuple[list[int]
     Half of the speakers, rounded down, are for adaptation. Both lists are in ascending order.
 
     Raises:
-        DataError: a clip without speaker id, or fewer than two speakers.
+        RunError: a clip without speaker id, or fewer than two speakers.
     """
     if None in speakers:
-        raise DataError(f"clip {speakers.index(None)} has no speaker id, so speakers cannot be split: fill it in")
+        raise RunError(f"clip {speakers.index(None)} has no speaker id, so speakers cannot be split: fill it in")
     if len(distinct := sorted(set(speakers))) < 2:
-        raise DataError(f"the corpus has {len(distinct)} speaker, at least 2 are needed to split by speaker")
+        raise RunError(f"the corpus has {len(distinct)} speaker, at least 2 are needed to split by speaker")
     order = _generator(seed, "speakers").permutation(len(distinct))
     adapting = {distinct[position] for position in order[: len(distinct) // 2]}
     adapt = [index for index, speaker in enumerate(speakers) if speaker in adapting]

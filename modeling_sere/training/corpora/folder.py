@@ -14,7 +14,7 @@ from typing import Any
 
 from modeling_sere.audio_sere import AudioError
 from modeling_sere.training.corpora.columns import NamedColumns, Table, cell_text, label_speaker_language, listed, shown
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 def metadata_file(folder: Path, require_labels: bool) -> Path | None:
@@ -22,14 +22,14 @@ def metadata_file(folder: Path, require_labels: bool) -> Path | None:
     title = folder.resolve().name
     found = [path for name in ("metadata.csv", "metadata.jsonl") if (path := folder / name).is_file()]
     if len(found) == 2:
-        raise DataError(f"{title} has both metadata.csv and metadata.jsonl: keep one")
+        raise RunError(f"{title} has both metadata.csv and metadata.jsonl: keep one")
     if found and not found[0].resolve().is_relative_to(folder.resolve()):
-        raise DataError(f"{found[0].name} of {title} is a symbolic link out of the folder: put the file itself there")
+        raise RunError(f"{found[0].name} of {title} is a symbolic link out of the folder: put the file itself there")
     if found:
         return found[0]
     if next(folder.rglob("*.parquet"), None) is None:
         columns = "columns file_name and emotion" if require_labels else "column file_name"
-        raise DataError(f"{title} has neither metadata.csv nor parquet files: add a metadata.csv with the {columns}")
+        raise RunError(f"{title} has neither metadata.csv nor parquet files: add a metadata.csv with the {columns}")
     return None
 
 
@@ -39,19 +39,19 @@ def folder_table(folder: Path, metadata: Path, named: NamedColumns) -> Table:
     files = named.audio or "file_name"
     if files not in columns:
         hint = ": separate the cells with commas" if len(columns) == 1 and re.search(r"[;\t|]", columns[0]) else ""
-        raise DataError(f"{title} has no column {files!r}, only {listed(columns)}{hint}")
+        raise RunError(f"{title} has no column {files!r}, only {listed(columns)}{hint}")
     used = label_speaker_language(title, columns, named)
 
     for number, row in rows:
         for column in (files, *filter(None, used)):
             if isinstance(row.get(column), (list, dict)):
-                raise DataError(f"{title}, row {number}: {column} holds several values: give one text")
+                raise RunError(f"{title}, row {number}: {column} holds several values: give one text")
     locate = Locator(folder)
     first_row, names = {}, []
     for number, row in rows:
         name = _located(locate, cell_text(row.get(files)), f"{title}, row {number}")
         if first_row.setdefault(name, number) != number:
-            raise DataError(f"{title}, row {number}: {shown(name)} is already in row {first_row[name]}")
+            raise RunError(f"{title}, row {number}: {shown(name)} is already in row {first_row[name]}")
         names.append(name)
 
     def cells(column: str | None) -> list[str | None] | None:
@@ -69,17 +69,17 @@ def _read_csv(path: Path, title: str) -> tuple[list[str], list[tuple[int, dict[s
         columns = [cell.strip() for cell in header]
         named = [column for column in columns if column]
         if len(set(named)) < len(named):
-            raise DataError(f"{title} has two columns of the same name: {listed(named)}")
+            raise RunError(f"{title} has two columns of the same name: {listed(named)}")
         for number, record in records:
             if len(record) > len(columns):
-                raise DataError(
+                raise RunError(
                     f"{title}, row {number}: {len(record)} cells, but the header has {len(columns)}:"
                     " put cells with commas in double quotes"
                 )
             if record:
                 rows.append((number, dict(zip(columns, record, strict=False))))
     except csv.Error as error:
-        raise DataError(f"{title}, row {number + 1} is not valid CSV: {error}") from error
+        raise RunError(f"{title}, row {number + 1} is not valid CSV: {error}") from error
     return named, rows
 
 
@@ -92,9 +92,9 @@ def _read_jsonl(path: Path, title: str) -> tuple[list[str], list[tuple[int, dict
                 if "\\u" in line:
                     json.dumps(row, ensure_ascii=False).encode()  # half of a character can be neither printed nor saved
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{title}, row {number}: not JSON ({getattr(error, 'msg', error)})") from error
+                raise RunError(f"{title}, row {number}: not JSON ({getattr(error, 'msg', error)})") from error
             if not isinstance(row, dict):
-                raise DataError(f"{title}, row {number}: expected a JSON object")
+                raise RunError(f"{title}, row {number}: expected a JSON object")
             rows.append((number, row))
     return list(dict.fromkeys(key for _, row in rows for key in row)), rows
 
@@ -106,7 +106,7 @@ def _decoded(path: Path, title: str) -> str:
     except UnicodeDecodeError as error:
         # its position does not count the mark of UTF-8 at the start
         line = data.removeprefix(codecs.BOM_UTF8).count(b"\n", 0, error.start) + 1
-        raise DataError(f"{title}, line {line} is not in UTF-8: save it as UTF-8") from error
+        raise RunError(f"{title}, line {line} is not in UTF-8: save it as UTF-8") from error
 
 
 class _Outside(ValueError):
@@ -145,16 +145,16 @@ class Locator:
 
 def _located(locate: Locator, name: str | None, where: str) -> str:
     if name is None:
-        raise DataError(f"{where}: the file name is empty")
+        raise RunError(f"{where}: the file name is empty")
     try:
         name, status = locate(name)
     except _Outside as error:
-        raise DataError(f"{where}: {shown(name)} {error}") from error
+        raise RunError(f"{where}: {shown(name)} {error}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character
         hint = " (use / between folders)" if "\\" in name else ""
-        raise DataError(f"{where}: {shown(name)} does not exist{hint}") from error
+        raise RunError(f"{where}: {shown(name)} does not exist{hint}") from error
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{where}: {shown(name)} is not a file")
+        raise RunError(f"{where}: {shown(name)} is not a file")
     return name
 
 

@@ -15,7 +15,7 @@ from modeling_sere.training.corpora.columns import NamedColumns, build_corpus
 from modeling_sere.training.corpora.corpus import Corpus
 from modeling_sere.training.corpora.dataset import dataset_table
 from modeling_sere.training.corpora.folder import folder_table, metadata_file
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 def load_corpus(
@@ -51,7 +51,7 @@ def load_corpus(
     Labels are compared without case and surrounding blanks; unknown ones are kept as they are, in lower case.
 
     Raises:
-        DataError: anything about the corpus or these options that needs the user's attention.
+        RunError: anything about the corpus or these options that needs the user's attention.
     """
     source = os.fspath(source)
     folder = Path(source).expanduser()
@@ -59,14 +59,14 @@ def load_corpus(
     options = {"split": split, "config": config, "revision": revision}
     if folder.is_dir() and (metadata := metadata_file(folder, require_labels)) is not None:
         if given := [option for option, value in options.items() if value is not None]:
-            raise DataError(f"{source} is a folder with {metadata.name} and has no {given[0]}: leave it out")
+            raise RunError(f"{source} is a folder with {metadata.name} and has no {given[0]}: leave it out")
         table = folder_table(folder, metadata, named)
     else:
         if not folder.is_dir() and (folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
-            raise DataError(f"{source} is not a folder: give a folder with metadata.csv, or the id of a Hub dataset")
+            raise RunError(f"{source} is not a folder: give a folder with metadata.csv, or the id of a Hub dataset")
         if folder.is_dir() and revision is not None:
-            raise DataError(f"{source} is a local folder and has no revision: leave it out")
+            raise RunError(f"{source} is a local folder and has no revision: leave it out")
         table = dataset_table(source, split, config, revision, token, streaming, named)
     if not table.names:
-        raise DataError(f"{table.title} has no rows")
+        raise RunError(f"{table.title} has no rows")
     return build_corpus(table, label_map or {}, require_labels)

@@ -7,7 +7,7 @@ from huggingface_hub import hf_hub_download, metadata_load
 from huggingface_hub.errors import EntryNotFoundError
 
 from modeling_sere.training.corpora.corpus import Corpus
-from modeling_sere.training.errors import DataError
+from modeling_sere.training.errors import RunError
 
 
 def corpus_facts(corpus: Corpus, address: str) -> dict[str, str]:
@@ -18,7 +18,7 @@ def corpus_facts(corpus: Corpus, address: str) -> dict[str, str]:
             column of languages goes first.
 
     Raises:
-        DataError: what the README.md has between its lines of dashes is not YAML.
+        RunError: what the README.md has between its lines of dashes is not YAML.
     """
     card = _metadata(address, "dataset")
     facts = {
@@ -44,7 +44,7 @@ def _metadata(address: str, kind: str, revision: str | None = None) -> dict:
     except (FileNotFoundError, EntryNotFoundError):
         return {}
     except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"README.md of {address}: what is between its lines of dashes is not YAML, mend it") from error
+        raise RunError(f"README.md of {address}: what is between its lines of dashes is not YAML, mend it") from error
 
 
 def _only(value) -> str | None:
