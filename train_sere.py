@@ -29,9 +29,11 @@ from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.corpora.corpus import Corpus, check_skipped
 from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
-from modeling_sere.training.corpora.labels import parse_label_map
+from modeling_sere.training.corpora.labels import parse_emotions, parse_label_map
 from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.corpora.provenance import corpus_facts
+from modeling_sere.training.corpora.report import label_report, notes_before, read_as
+from modeling_sere.training.corpora.sounds import notes_on_sounds
 from modeling_sere.training.description import describe, origins
 from modeling_sere.training.duplicates import in_both
 from modeling_sere.training.errors import RunError, writing
@@ -58,24 +60,25 @@ def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, C
         "speaker_column": arguments.speaker_column,
         "streaming": arguments.streaming,
         "label_map": parse_label_map(arguments.label_map) if arguments.label_map else None,
+        "segments": arguments.segments,
+        "outside_files": arguments.outside_files,
     }
     source = None
     if arguments.source is not None:
         source = load_corpus(
-            arguments.source, split=arguments.source_split, config=arguments.source_config, **common
-        )
-    target = load_corpus(
-        arguments.target, split=arguments.target_split, config=arguments.target_config, require_labels=False, **common
-    )
-    labels = shared_labels(checkpoint.config.labels if source is None else source.labels, target.labels)
-    for corpus in filter(None, (source, target)):
-        others = sorted(set(corpus.labels) - {None, *labels})
-        logger.info(
-            "%s: %d of %d clips take part%s%s", corpus.name, len(kept_clips(corpus, labels)), len(corpus),
-            f"; not shared: {', '.join(others)}" if others else "",
-            "".join(f"; {old} read as {new}" for old, new in corpus.relabelled.items()),
+            arguments.source, split=arguments.source_split, config=arguments.source_config,
+            revision=arguments.source_revision, **common
         )  # fmt: skip
-    logger.info("Emotions in both: %s", ", ".join(labels))
+        logger.info(read_as(source))
+    target = load_corpus(
+        arguments.target, split=arguments.target_split, config=arguments.target_config,
+        revision=arguments.target_revision, require_labels=False, **common,
+    )  # fmt: skip
+    logger.info(read_as(target))
+    expected = parse_emotions(arguments.emotions, common["label_map"]) if arguments.emotions else None
+    labels = shared_labels(checkpoint.config.labels if source is None else source.labels, target.labels, expected)
+    for note in notes_before(source, target, labels, expected):
+        logger.warning(note)
     # too few clips or speakers: say so now
     if source is not None:
         draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
@@ -107,12 +110,12 @@ def main():
         sources = Sources(checkpoint, labels)
         carried = {"num_sources": len(sources)}
     else:
-        carried = {"source_corpus": corpus_facts(source_corpus, arguments.source)}
+        carried = {"source_corpus": corpus_facts(source_corpus, arguments.source, arguments.source_revision)}
     if checkpoint is None:
         model = build_model(arguments, labels, speaker_ids, **carried)
     else:
         model = continue_model(checkpoint, arguments, labels, speaker_ids, **carried)
-    origin = origins(arguments, model.config, corpus_facts(target_corpus, arguments.target))
+    origin = origins(arguments, model.config, corpus_facts(target_corpus, arguments.target, arguments.target_revision))
     destination = None
     if arguments.push_to_hub and accelerator.is_main_process:
         destination = Destination(arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag)
@@ -139,6 +142,8 @@ def main():
             if features is None:
                 return None
             check_skipped(features.skipped, len(features.indices) + len(features.skipped), arguments.max_skipped)
+            for note in notes_on_sounds(corpus, features.indices, features.values, features.keys):
+                logger.warning(note)
             return Pool(corpus, features, labels, arguments.speaker_ids)
 
         pools = sources if source_corpus is None else pool(source_corpus), pool(target_corpus)
@@ -193,6 +198,7 @@ def main():
 
     # E. Score on the target
     results = describe(arguments, model.config, source, target, origin)
+    results |= label_report(source_corpus, target_corpus, labels)
     if source_corpus is not None:
         results["shot_files"] = source.names(shots)
         results |= in_both(source, target, shots)

@@ -40,7 +40,7 @@ def shards(cache_dir) -> list:
 def test_features_are_those_of_the_model(sere, corpus):
     found = extraction(sere, None)(corpus)
     assert found.indices == list(range(len(corpus)))
-    assert found.keys == [corpus.content_key(index) for index in found.indices]
+    assert found.keys == [clip.key for clip in corpus.iter_audio(found.indices)]
     assert found.skipped == []
     for clip in corpus.iter_audio():
         _, alone = sere.pool(sere.frames(torch.from_numpy(clip.waveform)[None]))

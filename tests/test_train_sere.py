@@ -422,7 +422,7 @@ def test_bad_input_on_the_command_line(tmp_path, flags):
 def test_no_metadata(refuse, tmp_path):
     (tmp_path / "nothing").mkdir()
     assert "metadata.csv" in refuse(source=tmp_path / "nothing")
-    assert "not a folder" in refuse(source=tmp_path / "missing")
+    assert "missing does not exist" in refuse(source=tmp_path / "missing")
 
 
 def test_missing_column(refuse, tmp_path):
@@ -438,7 +438,7 @@ def test_no_common_emotion(refuse, tmp_path):
     other = write_corpus(tmp_path / "other", clips=1)
     rows = [row | {"emotion": "boredom"} for row in read_metadata(other)]
     write_metadata(other, rows)
-    assert "share 0 emotions" in refuse(target=other)
+    assert "source and target share none" in refuse(target=other)
 
 
 def test_occupied_output_folder(refuse, train, tmp_path):

@@ -24,9 +24,10 @@ def _option(default, text: str, **metadata):
 class SereArguments:
     """Every flag can also stand in a JSON file: `train_sere.py run.json`, then flags that differ from it."""
 
-    source: str | None = _option(None, "Labelled corpus: folder with metadata.csv/.jsonl, or Hub dataset (default: the "
-                                 "sample; with --model the labelled clips that travel in it).")  # fmt: skip
-    target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language; labels, if any, only serve to score.")
+    source: str | None = _option(None, "Labelled corpus: folder, table, or dataset on the Hub; docs/corpora.md has the "
+                                 "forms (default: the sample; with --model the labelled clips in it).")  # fmt: skip
+    target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language. Labels, if any, choose the emotions "
+                          "and clips that take part, and score the result; nothing is learned from them.")  # fmt: skip
     output_dir: str = _option("out/quickstart", "New folder for the model, its card and results.json.")
     encoder: str = _option("none", "Encoder's folder or Hub id (WavLM, wav2vec2, HuBERT, w2v-bert, Whisper), or none.")
     encoder_revision: str | None = _option(None, "Revision of an encoder on the Hub.")
@@ -35,14 +36,20 @@ class SereArguments:
 
     source_split: str | None = _option(None, "Split of the source dataset.")
     source_config: str | None = _option(None, "Configuration of the source dataset.")
+    source_revision: str | None = _option(None, "Revision of a source dataset on the Hub.")
     target_split: str | None = _option(None, "Split of the target dataset.")
     target_config: str | None = _option(None, "Configuration of the target dataset.")
+    target_revision: str | None = _option(None, "Revision of a target dataset on the Hub.")
     streaming: bool = _option(False, "Read Hub datasets in passes instead of downloading them.")
-    audio_column: str | None = _option(None, "Audio column (default: file_name, audio or file).")
+    audio_column: str | None = _option(None, "Audio column (default: file_name, path, audio and the like).")
     label_column: str | None = _option(None, "Emotion column (default: emotion, label or labels).")
-    speaker_column: str = _option("speaker", "Speaker column, used for normalisation where every clip has one.")
-    speaker_ids: bool = _option(True, "Normalise per speaker where the speaker column is complete.")
+    speaker_column: str | None = _option(None, "Speaker column (default: speaker, speaker_id, actor and the like).")
+    speaker_ids: bool = _option(True, "Normalise per speaker where at least half of the clips have a speaker id.")
     label_map: str | None = _option(None, "'Wut=anger,Freude=happiness' or a JSON file: corpus label = emotion.")
+    emotions: str | None = _option(None, "'anger,sadness,neutral': which emotions take part (default: those of both "
+                                   "corpora; all of the source if the target has no labels).")  # fmt: skip
+    segments: bool = _option(True, "Cut clips out of files where columns tell start and end in seconds.")
+    outside_files: bool = _option(False, "Let file names lead out of a corpus' folder: absolute paths, .., links.")
     max_skipped: float = _option(0.05, "Stop if more than this share of a corpus' clips is unusable.")
 
     shots: int = _option(5, "Labelled source clips per emotion.")
@@ -105,8 +112,8 @@ class SereArguments:
             return
         if self.encoder != "none":
             raise ValueError("--model brings its own encoder: leave --encoder out.")
-        if self.source is None and (self.source_split is not None or self.source_config is not None):
-            raise ValueError("--source_split and --source_config are those of a --source: name one.")
+        if self.source is None and (self.source_split or self.source_config or self.source_revision):
+            raise ValueError("--source_split, --source_config and --source_revision are those of a --source: name one.")
         if self.source is None and self.refine_steps > 0:
             raise ValueError("--refine_steps needs labelled audio, and a model carries none: name a --source.")
 

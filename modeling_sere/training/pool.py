@@ -29,7 +29,7 @@ class Pool:
         self.references = torch.tensor([index.get(clip.label, UNLABELLED) for clip in self.clips])
         self.speaker_ids = speaker_ids and corpus.has_speakers
         self.domain = Domain.of(
-            features.values, [clip.speaker for clip in self.clips] if self.speaker_ids else None
+            features.values, [clip.speaker or "" for clip in self.clips] if self.speaker_ids else None
         )
 
     def __len__(self) -> int:

@@ -153,9 +153,8 @@ def refine(
                 return {"frames": store.batch(items)}
             waveforms = {}
             for corpus, _ in clips:
-                asked = sorted(item for item in items if corpora[item] is corpus)
-                decoded = corpus.iter_audio([indices[item] for item in asked])
-                waveforms |= {item: encoded_before(clip) for item, clip in zip(asked, decoded, strict=True)}
+                asked = {indices[item]: item for item in sorted(items) if corpora[item] is corpus}
+                waveforms |= {asked[clip.index]: encoded_before(clip) for clip in corpus.iter_audio(asked)}
             values, mask = collate([waveforms[item] for item in items], accelerator.device)
             return {"input_values": values, "attention_mask": mask}
 

@@ -1,36 +1,51 @@
-"""Columns of a corpus, from whichever source, and the corpus that is made of them."""
+"""Columns of a corpus, from whichever source: which of them is which, and the corpus that is made of them."""
 
-import logging
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from modeling_sere.training.corpora.corpus import AudioBytes, Clip, Corpus
-from modeling_sere.training.corpora.labels import LABEL_ALIASES, normal_label, normalised_map
+from modeling_sere.training.corpora.labels import Spellings
+from modeling_sere.training.corpora.names import clean_name, compact_name, counted, listed, normal_name, number, shown
 from modeling_sere.training.errors import RunError
 
-logger = logging.getLogger(__name__)
-_LABEL_COLUMNS = ("emotion", "label", "labels")
-_SPEAKER_COLUMNS = ("speaker", "speaker_id")
-_LANGUAGE_COLUMNS = ("language",)
+# usual names of columns, as `compact_name` has them; the first one that is there is taken
+FILES = (
+    "filename", "file", "filepath", "path", "audio", "audiofile", "audiofilename", "audiofilepath", "audiopath", "wav",
+    "wavfile", "wavfilename", "wavpath", "clip", "clipname", "recording",
+)  # fmt: skip
+LABELS = ("emotion", "label", "labels", "emotions", "emotionlabel", "emo", "cls")
+SPEAKERS = ("speaker", "speakerid", "spk", "spkid", "speakername", "actor", "actorid", "clientid")
+LANGUAGES = ("language", "lang", "locale")
+SPLITS = ("split", "subset", "partition")
+# what to do about a corpus without labels
+LABELLED = (
+    "put the clips of each emotion into a folder of its own, or add a metadata.csv with the columns file_name and"
+    " emotion"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class NamedColumns:
-    """Column names as the user gave them."""
+    """Column names as the user gave them; None stands for the usual ones."""
 
-    audio: str | None
-    label: str | None
-    speaker: str
-    language: str
+    audio: str | None = None
+    label: str | None = None
+    speaker: str | None = None
 
 
 @dataclass(slots=True)
 class Table:
-    """Columns of text, one entry per clip, before labels are understood."""
+    """Columns of text, one entry per clip, before labels are understood.
 
-    title: str  # for messages
+    title: what messages call the table. corpus: its name. names: of the clips, unique. labels, speakers, languages:
+    None where there is no such column. reading, notes: as in `Corpus`.
+    """
+
+    title: str
     corpus: str
     columns: list[str]
     names: list[str]
@@ -38,69 +53,146 @@ class Table:
     speakers: list[str | None] | None
     languages: list[str | None] | None
     audio: AudioBytes
+    reading: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
-def build_corpus(table: Table, label_map: Mapping[str, str], require_labels: bool) -> Corpus:
-    if require_labels and table.labels is None:
-        raise RunError(
-            f"{table.title} has no column named {_either(_LABEL_COLUMNS)}, only {listed(table.columns)}:"
-            " name the one with the emotions as label column"
-        )
-    if require_labels and not any(table.labels):
-        raise RunError(f"{table.title} has an emotion column, but every cell of it is empty")
-    spellings = {**LABEL_ALIASES, **normalised_map(label_map.items())}
-    raw = table.labels or [None] * len(table.names)
-    emotion_of = {text: spellings.get(normal_label(text), normal_label(text)) for text in set(raw) - {None}}
-    relabelled = {text: emotion for text, emotion in sorted(emotion_of.items()) if emotion != normal_label(text)}
-    if relabelled:
-        logger.warning("%s: labels read as %s", table.corpus, ", ".join(f"{a} -> {b}" for a, b in relabelled.items()))
-    speakers = table.speakers or [None] * len(table.names)
-    if table.speakers and 0 < (missing := speakers.count(None)) < len(speakers):
-        logger.warning("%s: %d of %d clips have no speaker", table.corpus, missing, len(speakers))
-    emotion_of[None] = None
-    clips = [
-        Clip(index, name, emotion_of[text], speaker)
-        for index, (name, text, speaker) in enumerate(zip(table.names, raw, speakers, strict=True))
-    ]
-    languages = set(table.languages or [])
-    return Corpus(table.corpus, clips, languages.pop() if len(languages) == 1 else None, relabelled, table.audio)
+def find_column(title: str, columns: Sequence[str], named: str | None, usual: Iterable[str] = ()) -> str | None:
+    """Return the column that the user named, else the first usual one, else None.
 
+    Case, blanks, underscores, hyphens and the Unicode form do not matter, unless two columns differ by nothing else.
 
-def _column(title: str, columns: list[str], named: str | None, usual: tuple[str, ...]) -> str | None:
-    """The column to use: the named one, else the first usual one there is. A named one that is unusual must exist."""
-    if named is not None and named in columns:
+    Raises:
+        RunError: a named column that is not there, or two that could be meant.
+    """
+    if named in columns:
         return named
-    if named is not None and named != usual[0]:
-        raise RunError(f"{title} has no column {named!r}: it has {listed(columns)}")
-    return next((name for name in usual if name in columns), None)
+    for name in usual if named is None else [compact_name(named)]:
+        found = [column for column in columns if compact_name(column) == name]
+        if len(found) > 1:
+            raise RunError(f"{title} has two columns that could be meant, {listed(found)}: rename or remove one")
+        if found:
+            return found[0]
+    if named is not None:
+        raise RunError(f"{title} has no column {shown(named)!r}: it has {listed(columns)}")
+    return None
 
 
-def label_speaker_language(title: str, columns: list[str], named: NamedColumns) -> list[str | None]:
-    if named.label is not None and named.label not in columns:
-        raise RunError(f"{title} has no column {named.label!r}: it has {listed(columns)}")
+def label_speaker_language(title: str, columns: Sequence[str], named: NamedColumns) -> list[str | None]:
+    """Return the columns of these, None where there is none. Raises as `find_column`."""
+    wanted = ((named.label, LABELS), (named.speaker, SPEAKERS), (None, LANGUAGES))
     return [
-        _column(title, columns, named.label, _LABEL_COLUMNS),
-        _column(title, columns, named.speaker, _SPEAKER_COLUMNS),
-        _column(title, columns, named.language, _LANGUAGE_COLUMNS),
+        find_column(title, columns, None if is_folder(name) and name not in columns else name, usual)
+        for name, usual in wanted
     ]
+
+
+def is_folder(column: str | None) -> bool:
+    """Whether a column is one of a corpus without a table, whose columns are its folders: folder1, folder2.
+
+    The user names columns for both corpora of a run, and either may have a table or none.
+    """
+    return re.fullmatch(r"folder\d+", compact_name(column or "")) is not None
+
+
+def told_columns(used: Sequence[str | None]) -> dict[str, str]:
+    """Return what to say of the columns that `label_speaker_language` gave."""
+    subjects = zip(("emotions", "speakers", "language"), used, strict=True)
+    return {subject: f"column {shown(column)}" for subject, column in subjects if column is not None}
 
 
 def cell_text(value: Any) -> str | None:
-    """A cell as text; None for an empty one and for NaN."""
+    """Return a cell as text without invisible characters; None for an empty one and for NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    return str(value).strip() or None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # numbers with gaps come as floats
+    return clean_name(str(value)) or None
 
 
-def listed(names: Iterable[str]) -> str:
-    return ", ".join(map(shown, names)) or "no columns"
+def build_corpus(table: Table, spellings: Spellings, require_labels: bool) -> Corpus:
+    """Make the corpus of a table.
+
+    Raises:
+        RunError: no rows, or no labels where some are required.
+    """
+    if not table.names:
+        raise RunError(f"{table.title} has no rows")
+    if require_labels and table.labels is None:
+        raise RunError(
+            f"{table.title} has no column named emotion or label, only {listed(table.columns)}: name the one with the"
+            " emotions as --label_column"
+        )
+    if require_labels and not any(table.labels):
+        raise RunError(f"{table.title} has an emotion column, but every cell of it is empty")
+    labels, relabelled = _understood(table, spellings)
+    speakers = _people(table)
+    clips = [Clip(index, *row) for index, row in enumerate(zip(table.names, labels, speakers, strict=True))]
+    language = _language(table)
+    _note_repeated_names(table)
+    return Corpus(table.corpus, clips, language, relabelled, table.audio, table.reading, table.notes)
 
 
-def shown(text: str) -> str:
-    """What a file says, fit for a message of one line."""
-    text = text if text.isprintable() else repr(text)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _understood(table: Table, spellings: Spellings) -> tuple[list[str | None], dict[str, str]]:
+    """The emotion of each clip, and the spellings that stand for another one than themselves."""
+    raw = table.labels or [None] * len(table.names)
+    counts = Counter(raw)
+    emotion_of = {text: spellings.emotion(text) for text in counts if text is not None}
+    relabelled = {text: emotion for text, emotion in sorted(emotion_of.items()) if emotion != normal_name(text)}
+    emotions = Counter()
+    for text, emotion in emotion_of.items():
+        emotions[emotion] += counts[text]
+    told = [counted(emotions)] if emotions else []
+    if relabelled:
+        told.append("read as " + ", ".join(f"{shown(a)} -> {b} ({counts[a]})" for a, b in relabelled.items()))
+    if emotions and counts[None]:
+        told.append(f"{counts[None]} without")
+    _tell(table, "emotions", told)
+    emotion_of[None] = None
+    return [emotion_of[text] for text in raw], relabelled
 
 
-def _either(names: tuple[str, ...]) -> str:
-    return " or ".join(names)
+def _people(table: Table) -> list[str | None]:
+    """The speaker of each clip: spellings that are one name are one person, under the first of them."""
+    raw = table.speakers or [None] * len(table.names)
+    first: dict[str, str] = {}
+    person = {text: first.setdefault(normal_name(text), text) for text in dict.fromkeys(raw) if text is not None}
+    if joined := [f"{shown(text)} and {shown(name)}" for text, name in person.items() if text != name]:
+        table.notes.append(f"{table.corpus}: taken for one speaker each: {listed(joined)}.")
+    missing = raw.count(None)
+    told = [f"{len(first)} ({listed(first.values(), 5)})"] if first else []
+    if first and missing:
+        share = "they count as one more speaker" if 2 * missing <= len(raw) else "so the ids are not used"
+        told.append(f"{missing} of {len(raw)} clips without, {share}")
+    _tell(table, "speakers", told)
+    person[None] = None
+    return [person[text] for text in raw]
+
+
+def _language(table: Table) -> str | None:
+    """The language that all clips have."""
+    if table.languages is None:
+        return None
+    languages = {normal_name(text): text for text in table.languages if text is not None}
+    _tell(table, "language", [listed(languages.values(), 5)])
+    return next(iter(languages.values())) if len(languages) == 1 and None not in table.languages else None
+
+
+def _tell(table: Table, subject: str, told: list[str]):
+    """Say what was found of a subject where."""
+    where = [table.reading[subject]] if subject in table.reading else []
+    table.reading[subject] = ": ".join([*where, "; ".join(told) or "none"])
+
+
+def _note_repeated_names(table: Table):
+    """Names that look the same on the screen are two clips, but the user should know."""
+    if all(name.isascii() for name in table.names):
+        return
+    seen: dict[str, str] = {}
+    alike = [name for name in table.names if seen.setdefault(clean_name(name), name) != name]
+    if alike:
+        have = f"{number(len(alike), 'file')} {'has' if len(alike) == 1 else 'have'}"
+        table.notes.append(
+            f"{table.corpus}: {have} the name of another one but for its Unicode form, and counts as a clip of its own:"
+            f" {listed(alike, 3)}."
+        )

@@ -1,20 +1,22 @@
-"""A corpus: its clips, and their audio, fetched and decoded clip by clip, in threads, on demand."""
+"""A corpus: its clips, and their audio, fetched and decoded on demand, in threads."""
 
 import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from modeling_sere.audio_sere import AudioError, read_audio
+from modeling_sere.training.corpora.segments import Span, cut, segment_key
 from modeling_sere.training.errors import RunError
 
 DECODING_THREADS = min(4, os.cpu_count() or 1)
 PREFETCHED_CLIPS = 4 * DECODING_THREADS  # bounds memory: a minute of audio is 4 MB
+PREFETCHED_LONG_FILES = 2  # of which clips are cut: an hour of them may be hundreds of MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,25 @@ class SkippedClip:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One encoded file, and the clips that are wanted of it.
+
+    name: for messages. read: gives its bytes (run in a thread; may raise AudioError). indices: the clips. spans:
+    beginning and end of each in seconds, or None for one clip that is the whole file.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+    indices: list[int]
+    spans: list[Span] | None = None
+
+
 class AudioBytes(Protocol):
     """Where a corpus' encoded audio comes from."""
 
-    random_access: bool
-
-    def fetches(self, indices: Iterable[int]) -> Iterator[tuple[int, Callable[[], bytes]]]:
-        """For each index, in order, a function that reads the encoded file (run in a thread; may raise AudioError)."""
+    def recordings(self, indices: Iterable[int]) -> Iterator[Recording]:
+        """Give the files that hold these clips, in order of their first clip."""
         ...
 
 
@@ -66,17 +80,27 @@ class Corpus:
         language: the value of the language column if it is the same in every row, else None.
         clips: one `Clip` per row, in the order of the metadata; `clips[i].index == i`.
         relabelled: {spelling in the corpus: emotion it was read as}, where they differ by more than case and blanks.
+        reading: what was taken for files, split, emotions, speakers and language, and what was not used, one line each.
+        notes: one sentence each on what may not be as the user thinks it is.
     """
 
     def __init__(
-        self, name: str, clips: list[Clip], language: str | None, relabelled: dict[str, str], audio: AudioBytes
+        self,
+        name: str,
+        clips: list[Clip],
+        language: str | None,
+        relabelled: dict[str, str],
+        audio: AudioBytes,
+        reading: dict[str, str] | None = None,
+        notes: Iterable[str] = (),
     ):
         self.name = name
         self.clips = clips
         self.language = language
         self.relabelled = relabelled
+        self.reading = reading or {}
+        self.notes = list(notes)
         self._audio = audio
-        self._keys: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -98,13 +122,15 @@ class Corpus:
 
     @property
     def has_speakers(self) -> bool:
-        """Whether every clip has a speaker id."""
-        return all(clip.speaker is not None for clip in self.clips)
+        """Whether at least half of the clips have a speaker id: the others are then taken for one more speaker."""
+        return 2 * sum(clip.speaker is not None for clip in self.clips) >= len(self)
 
     def iter_audio(
         self, indices: Iterable[int] | None = None, *, known: Collection[str] = frozenset()
     ) -> Iterator[DecodedClip]:
-        """Reads, hashes and decodes clips in a few threads ahead of the caller; results come in the order asked for.
+        """Read, hash and decode clips in a few threads ahead of the caller.
+
+        Clips come in the order asked for, except that those cut out of one file come together, as it is decoded once.
 
         Args:
             indices: which clips; all by default. A streamed corpus is read in one pass, so they must ascend.
@@ -117,32 +143,27 @@ class Corpus:
             RunError: indices of a streamed corpus that do not ascend.
             OSError: a disk or network failure, as opposed to one missing or forbidden file.
         """
-        pending = deque()
+        pending: deque[tuple[Iterator[DecodedClip], Future]] = deque()
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
+
+            def finished() -> Iterator[DecodedClip]:
+                """The clips of the file that has waited longest, each while the next one is being decoded."""
+                clips, future = pending.popleft()
+                while (clip := future.result()) is not None:
+                    future = pool.submit(next, clips, None)
+                    yield clip
+
             try:
-                for index, fetch in self._audio.fetches(self._checked(indices)):
-                    pending.append(pool.submit(self._decode, index, fetch, known))
-                    if len(pending) == PREFETCHED_CLIPS:
-                        yield pending.popleft().result()
+                for recording in self._audio.recordings(self._checked(indices)):
+                    clips = self._decoded(recording, known)
+                    pending.append((clips, pool.submit(next, clips, None)))
+                    while len(pending) >= (PREFETCHED_CLIPS if recording.spans is None else PREFETCHED_LONG_FILES):
+                        yield from finished()
                 while pending:
-                    yield pending.popleft().result()
+                    yield from finished()
             finally:  # the caller may stop early
-                for future in pending:
+                for _, future in pending:
                     future.cancel()
-
-    def content_key(self, index: int) -> str:
-        """SHA-256 of the clip's encoded file (hex): reads it unless `iter_audio` already did, and decodes nothing.
-
-        Raises:
-            AudioError: the file cannot be read.
-            RunError: a streamed clip that `iter_audio` has not passed yet.
-        """
-        if index not in self._keys:
-            if not self._audio.random_access:
-                raise RunError(f"{self.name} is streamed: iterate over its audio before asking for content keys")
-            ((_, fetch),) = self._audio.fetches(self._checked([index]))
-            self._keys[index] = _content_key(fetch())
-        return self._keys[index]
 
     def _checked(self, indices: Iterable[int] | None) -> Iterator[int]:
         for index in range(len(self)) if indices is None else indices:
@@ -150,19 +171,41 @@ class Corpus:
                 raise IndexError(f"{self.name} has {len(self)} clips, there is none with index {index}")
             yield int(index)
 
-    def _decode(self, index: int, fetch: Callable[[], bytes], known: Collection[str]) -> DecodedClip:
+    def _decoded(self, recording: Recording, known: Collection[str]) -> Iterator[DecodedClip]:
+        """Decode the clips of one file, one with each step; run in a thread."""
         key = None
         try:
-            data = fetch()
-            self._keys[index] = key = _content_key(data)
-            waveform = None if key in known else read_audio(data, name=self.clips[index].name)
-            return DecodedClip(index, key, waveform, None)
+            data = recording.read()
+            key = hashlib.sha256(data).hexdigest()
+            if recording.spans is None:
+                waveform = None if key in known else read_audio(data, name=recording.name)
+                yield DecodedClip(recording.indices[0], key, waveform, None)
+            else:
+                yield from self._segments(recording, data, key, known)
         except AudioError as error:
-            return DecodedClip(index, key, None, error)
+            yield from (DecodedClip(index, key, None, error) for index in recording.indices)
+        except MemoryError:
+            error = AudioError(f"{recording.name} does not fit into the memory: cut it into shorter files")
+            yield from (DecodedClip(index, key, None, error) for index in recording.indices)
+
+    def _segments(self, recording: Recording, data: bytes, key: str, known: Collection[str]) -> Iterator[DecodedClip]:
+        keys = [segment_key(key, span) for span in recording.spans]
+        wanted = []
+        for row, (index, key) in enumerate(zip(recording.indices, keys, strict=True)):
+            if key in known:
+                yield DecodedClip(index, key, None, None)
+            else:
+                wanted.append(row)
+        if wanted:
+            spans = [recording.spans[row] for row in wanted]
+            names = [self.clips[recording.indices[row]].name for row in wanted]
+            for place, waveform, error in cut(data, spans, names, recording.name):
+                row = wanted[place]
+                yield DecodedClip(recording.indices[row], keys[row], waveform, error)
 
 
 def check_skipped(skipped: Collection[SkippedClip], total: int, limit: float = 0.05) -> None:
-    """Passes if at most the share `limit` of `total` clips, and not all of them, was skipped.
+    """Pass if at most the share `limit` of `total` clips, and not all of them, was skipped.
 
     Raises:
         RunError: names the first few with their reasons.
@@ -174,7 +217,3 @@ def check_skipped(skipped: Collection[SkippedClip], total: int, limit: float = 0
             f"{len(skipped)} of {total} clips cannot be used, more than the limit of {limit:.0%}: repair or remove"
             f" them, or raise the limit ({few}{rest})"
         )
-
-
-def _content_key(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

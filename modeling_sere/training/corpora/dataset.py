@@ -1,87 +1,99 @@
-"""Datasets: parquet folders and the Hub."""
+"""Corpora that the library `datasets` reads: datasets on the Hub, and parquet and arrow files on disk."""
 
+import io
 import itertools
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import fsspec
-from datasets.exceptions import DatasetNotFoundError, DatasetsError
+import numpy as np
+import soundfile
+from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError
 
 from modeling_sere.audio_sere import AudioError
-from modeling_sere.training.corpora.columns import NamedColumns, Table, cell_text, label_speaker_language, listed
-from modeling_sere.training.corpora.folder import Locator, file_bytes
-from modeling_sere.training.errors import RunError
+from modeling_sere.training.corpora.columns import (
+    FILES,
+    Table,
+    cell_text,
+    find_column,
+    label_speaker_language,
+    told_columns,
+)
+from modeling_sere.training.corpora.corpus import Recording
+from modeling_sere.training.corpora.files import Locator, read_bytes
+from modeling_sere.training.corpora.names import compact_name, listed, number, shown
+from modeling_sere.training.corpora.options import ReadOptions
+from modeling_sere.training.errors import RunError, first_line
+
+# how samples of a numpy type are written into a file without loss
+SUBTYPES = {"int16": "PCM_16", "int32": "PCM_32", "float32": "FLOAT", "float64": "DOUBLE"}
+Load = Callable[..., datasets.Dataset | datasets.IterableDataset]
 
 
-def dataset_table(
-    source: str,
-    split: str | None,
-    config: str | None,
-    revision: str | None,
-    token: str | bool | None,
-    streaming: bool,
-    named: NamedColumns,
-) -> Table:
-    folder = Path(source).expanduser()
-    local = folder.is_dir()
-    address = str(folder.resolve()) if local else source
-    title = folder.resolve().name if local else source
-    hub = {} if local else {"revision": revision, "token": token}
-    with _explained(title, local):
+def hub_table(address: str, options: ReadOptions) -> Table:
+    """Read a dataset on the Hub by its id.
+
+    Raises:
+        RunError: it does not exist, cannot be reached, or has no such split or columns.
+    """
+    failure = f"there is no folder {shown(address)} here, and as a dataset on the Hub it cannot be loaded"
+    split = options.split
+    with _explained(failure):
         if split is None:
-            splits = datasets.get_dataset_split_names(address, config_name=config, **hub)
+            splits = datasets.get_dataset_split_names(address, config_name=options.config, revision=options.revision)
             if len(splits) != 1:
-                raise RunError(f"{title} has the splits {listed(splits)}: choose one")
+                raise RunError(
+                    f"{address} has the splits {listed(splits)}: choose one with --source_split or --target_split"
+                )
             split = splits[0]
+        load = partial(
+            datasets.load_dataset, address, name=options.config, split=split, streaming=options.streaming,
+            revision=options.revision,
+        )  # fmt: skip
+        table = _table(address, split, load, partial(_hub_file, dataset=address), options)
+    table.reading["files"] = f"dataset on the Hub, {table.reading['files']}"
+    return table
 
-        def load(**kwargs: Any) -> datasets.Dataset | datasets.IterableDataset:
-            return datasets.load_dataset(address, name=config, split=split, streaming=streaming, **hub, **kwargs)
 
-        dataset = load()
-        if dataset.features is None:
-            raise RunError(f"{title} does not say which columns it has: load it without streaming")
+def files_table(corpus: str, kind: str, paths: list[Path], split: str, locate: Locator, options: ReadOptions) -> Table:
+    """Read parquet or arrow files.
 
-        def only(columns: list[str]) -> datasets.Dataset | datasets.IterableDataset:
-            if streaming and dataset.info.builder_name == "parquet":
-                return load(columns=columns)  # select_columns would fetch the audio too, and drop it
-            return dataset.select_columns(columns)
+    Args:
+        kind: "parquet" or "arrow". split: what the rows are called. locate: finds the files that cells of audio name.
 
-        columns = list(dataset.features)
-        audio = _audio_column(title, dataset.features, named.audio)
-        used = label_speaker_language(title, columns, named)
-        if streaming:
-            # rows must be counted even if no column is of use; reading the audio for that is the last resort
-            read = [column for column in used if column] or [column for column in columns if column != audio][:1]
-            count, cells = _streamed_cells(only(read or [audio]), used)
-        else:
-            count, cells = len(dataset), {column: dataset[column][:] for column in used if column}
-        encoded = only([audio]).cast_column(audio, datasets.Audio(decode=False))
-        texts = [column and _as_text(cells[column], dataset.features[column], f"{title}: {column}") for column in used]
-    names = [f"{split}[{row}]" for row in range(count)]
-    read_cell = _CellReader(audio, Locator(folder) if local else None, source, token)
-    clips_audio = _Stream(encoded, read_cell, names, title) if streaming else _Rows(encoded, read_cell, names)
-    return Table(title, title, columns, names, *texts, clips_audio)
+    Raises:
+        RunError: a file is damaged, or has no such columns.
+    """
+    files = {"train": [str(path) for path in paths]}  # whatever it is called: `datasets` does not take every name
+    load = partial(datasets.load_dataset, kind, data_files=files, split="train", streaming=options.streaming)
+    with _explained(f"{corpus} has {kind} files that cannot be loaded"):
+        table = _table(corpus, split, load, partial(_local_file, locate=locate), options)
+    table.reading["files"] = f"{number(len(paths), f'{kind} file')}, {table.reading['files']}"
+    return table
 
 
 @contextmanager
-def _explained(title: str, local: bool) -> Iterator[None]:
+def _explained(failure: str) -> Iterator[None]:
     try:
         yield
     except RunError:
         raise
-    except (DatasetsError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    except Exception as error:  # a stranger's file passes through many hands in there, which raise what they like
+        reason = first_line(error).strip() or type(error).__name__
         if isinstance(error, DatasetNotFoundError) or (isinstance(error, HfHubHTTPError) and _hidden(error)):
             reason = "it does not exist, or is private: check the name, or run `hf auth login` or set HF_TOKEN"
-        kind = "a folder of parquet files that" if local else "no local folder, and as a dataset of the Hub it"
-        raise RunError(f"{title} is {kind} cannot be loaded: {reason}") from error
+        if reason.startswith("Config name is missing"):  # the configurations are named in the lines after it
+            reason = f"{' '.join(str(error).split())} (--source_config or --target_config)"
+        raise RunError(f"{failure}: {reason}") from error
 
 
 def _hidden(error: HfHubHTTPError) -> bool:
@@ -89,18 +101,61 @@ def _hidden(error: HfHubHTTPError) -> bool:
     return error.response.status_code in (401, 403, 404)
 
 
+def _table(corpus: str, split: str, load: Load, read_file: Callable[[str, str], bytes], options: ReadOptions) -> Table:
+    """The table of a dataset; `read_file` gives the bytes of a path in it, and takes the clip's name for messages."""
+    dataset = load()
+    if dataset.features is None:
+        raise RunError(f"{corpus} does not say which columns it has: load it without --streaming")
+
+    def only(columns: list[str]) -> datasets.Dataset | datasets.IterableDataset:
+        if options.streaming and dataset.info.builder_name == "parquet":
+            return load(columns=columns)  # select_columns would fetch the audio too, and drop it
+        return dataset.select_columns(columns)
+
+    columns = list(dataset.features)
+    audio = _audio_column(corpus, dataset.features, options.columns.audio)
+    used = label_speaker_language(corpus, columns, options.columns)
+    if options.streaming:
+        # rows must be counted even if no column is of use; reading the audio for that is the last resort
+        read = [column for column in used if column] or [column for column in columns if column != audio][:1]
+        count, cells = _streamed_cells(only(read or [audio]), used)
+    else:
+        count, cells = len(dataset), {column: dataset[column][:] for column in used if column}
+    encoded = only([audio])
+    if not _holds_samples(dataset.features[audio]):
+        encoded = encoded.cast_column(audio, datasets.Audio(decode=False))
+    texts = [column and _as_text(cells[column], dataset.features[column], f"{corpus}: {column}") for column in used]
+    names = [f"{split}[{row}]" for row in range(count)]
+    read_cell = partial(_cell_bytes, read_file=read_file, kind=_sample_type(dataset.features[audio]))
+    rows = (_Stream if options.streaming else _Rows)(encoded, audio, read_cell, names, corpus)
+    reading = {"files": f"column {shown(audio)} of {number(count, 'row')}", "split": split}
+    return Table(corpus, corpus, columns, names, *texts, rows, reading | told_columns(used))
+
+
 def _audio_column(title: str, features: datasets.Features, named: str | None) -> str:
+    """The column of audio: the named one, else the only one of that type, else one with a usual name."""
     if named is not None:
-        if named not in features:
-            raise RunError(f"{title} has no column {named!r}: it has {listed(features)}")
-        return named
-    typed = [column for column, feature in features.items() if isinstance(feature, datasets.Audio)]
+        return find_column(title, list(features), named)
+    typed = [column for column, feature in features.items() if _is_audio(feature)]
     if len(typed) == 1:
         return typed[0]
-    usual = [column for column in ("audio", "file") if column in (typed or features)]
+    usual = [column for column in typed or features if compact_name(column) in ("audio", "file")]
+    usual = usual or [column for column in typed or features if compact_name(column) in FILES]
     if not usual:
-        raise RunError(f"{title} has no obvious audio column among {listed(typed or features)}: name it")
+        raise RunError(
+            f"{title} has no obvious audio column among {listed(typed or features)}: name it as --audio_column"
+        )
     return usual[0]
+
+
+def _is_audio(feature: Any) -> bool:
+    """Whether a column is of audio: by its type, or by its parts where the type was lost on the way."""
+    is_file = isinstance(feature, dict) and {"bytes", "path"} <= feature.keys()
+    return isinstance(feature, datasets.Audio) or is_file or _holds_samples(feature)
+
+
+def _holds_samples(feature: Any) -> bool:
+    return isinstance(feature, dict) and {"array", "sampling_rate"} <= feature.keys()
 
 
 def _streamed_cells(rows: datasets.IterableDataset, used: list[str | None]) -> tuple[int, dict[str, list]]:
@@ -121,58 +176,83 @@ def _as_text(values: list, feature: Any, title: str) -> list[str | None]:
     raise RunError(f"{title} holds {feature}, expected one text or class per row: name another column")
 
 
-class _CellReader:
-    """Reads the encoded file in one audio cell: its bytes, or the file it points to within the dataset."""
+def _cell_bytes(cell: Mapping | None, name: str, read_file: Callable[[str, str], bytes], kind: str | None) -> bytes:
+    """The encoded file in one cell of audio: its bytes, its samples as a file, or the file it points to."""
+    if cell is not None and cell.get("array") is not None:
+        return _encoded(cell["array"], cell["sampling_rate"], name, kind)
+    if cell is not None and cell.get("bytes") is not None:
+        return cell["bytes"]
+    if cell is None or not cell.get("path"):
+        raise AudioError(f"{name} has no audio")
+    return read_file(cell["path"], name)
 
-    def __init__(self, column: str, locate: Locator | None, dataset: str, token: str | bool | None):
-        self.column = column
-        self._locate = locate  # of a local folder
-        self._dataset, self._token = dataset, token  # of the Hub
 
-    def __call__(self, cell: Mapping | None, name: str) -> bytes:
-        if cell is None or (cell["bytes"] is None and not cell["path"]):
-            raise AudioError(f"{name} has no audio")
-        if cell["bytes"] is not None:
-            return cell["bytes"]
-        path = cell["path"]
-        if self._locate is not None:
-            try:
-                relative, _ = self._locate(path)
-            except (OSError, ValueError) as error:
-                raise AudioError(f"{name} has no bytes, and its path leads to no file in the folder") from error
-            return file_bytes(os.path.join(self._locate.root, relative), name)
-        # a dataset must not make us read other files of this machine, or other addresses
-        if re.fullmatch(rf"(zip://[^:]*::)?hf://datasets/{re.escape(self._dataset)}[@/](?!.*\.\.)[^:]*", path):
-            try:
-                with fsspec.open(path, "rb", hf={"token": self._token}) as file:
-                    return file.read()
-            except FileNotFoundError as error:  # anything else is the network's fault, not the clip's
-                raise AudioError(f"{name} cannot be read (no such file in {self._dataset})") from error
-        roots = [os.path.realpath(root) for root in (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)]
-        real = os.path.realpath(path)
-        if "://" not in path and any(os.path.commonpath([root, real]) == root for root in roots):
-            return file_bytes(real, name)
-        raise AudioError(f"{name} has no bytes, and its path is not part of {self._dataset}")
+def _encoded(samples: Any, rate: float, name: str, kind: str) -> bytes:
+    """Samples (n,), (channels, n) or (n, channels) of a numpy type as a WAV file, without loss."""
+    file = io.BytesIO()
+    try:
+        array = np.asarray(samples, kind)
+        array = array.T if array.ndim == 2 and len(array) < array.shape[1] else array
+        soundfile.write(file, array, int(rate), format="WAV", subtype=SUBTYPES[array.dtype.name])
+    except (KeyError, TypeError, ValueError, soundfile.SoundFileError) as error:
+        raise AudioError(f"{name} has samples that are no audio: {type(error).__name__} {first_line(error)}") from error
+    return file.getvalue()
+
+
+def _sample_type(feature: Any) -> str | None:
+    """The numpy type of the samples in a column of arrays."""
+    samples = feature["array"] if _holds_samples(feature) else None
+    while hasattr(samples, "feature"):
+        samples = samples.feature
+    return getattr(samples, "dtype", None)
+
+
+def _local_file(path: str, name: str, locate: Locator) -> bytes:
+    try:
+        found, status = locate(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a file")
+    except (OSError, ValueError) as error:
+        raise AudioError(f"{name} has no bytes, and its path leads to no file in the folder") from error
+    return read_bytes(locate.path(found), name)
+
+
+def _hub_file(path: str, name: str, dataset: str) -> bytes:
+    """A file of the dataset; it must not make us read other files of this machine, or other addresses."""
+    if re.fullmatch(rf"(zip://[^:]*::)?hf://datasets/{re.escape(dataset)}[@/](?!.*\.\.)[^:]*", path):
+        try:
+            with fsspec.open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError as error:  # anything else is the network's fault, not the clip's
+            raise AudioError(f"{name} cannot be read (no such file in {dataset})") from error
+    roots = [os.path.realpath(root) for root in (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)]
+    real = os.path.realpath(path)
+    if "://" not in path and any(os.path.commonpath([root, real]) == root for root in roots):
+        return read_bytes(real, name)
+    raise AudioError(f"{name} has no bytes, and its path is not part of {dataset}")
 
 
 class _Rows:
-    random_access = True
+    """The audio of a dataset of which any row can be read."""
 
-    def __init__(self, rows: datasets.Dataset, read: _CellReader, names: list[str]):
-        self._rows, self._read, self._names = rows, read, names
+    def __init__(self, rows: datasets.Dataset, column: str, read: Callable, names: list[str], title: str):
+        self._rows, self._column, self._read, self._names = rows, column, read, names
 
-    def fetches(self, indices: Iterable[int]) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    def recordings(self, indices: Iterable[int]) -> Iterator[Recording]:
         for index in indices:
-            yield index, lambda index=index: self._read(self._rows[index][self._read.column], self._names[index])
+            yield Recording(self._names[index], partial(self._cell, index), [index])
+
+    def _cell(self, index: int) -> bytes:
+        return self._read(self._rows[index][self._column], self._names[index])
 
 
 class _Stream:
-    random_access = False
+    """The audio of a dataset that is read in passes."""
 
-    def __init__(self, rows: datasets.IterableDataset, read: _CellReader, names: list[str], title: str):
-        self._rows, self._read, self._names, self._title = rows, read, names, title
+    def __init__(self, rows: datasets.IterableDataset, column: str, read: Callable, names: list[str], title: str):
+        self._rows, self._column, self._read, self._names, self._title = rows, column, read, names, title
 
-    def fetches(self, indices: Iterable[int]) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    def recordings(self, indices: Iterable[int]) -> Iterator[Recording]:
         rows, previous = iter(self._rows), -1
         for index in indices:
             if index <= previous:
@@ -181,4 +261,5 @@ class _Stream:
             if row is None:
                 raise RunError(f"{self._title} now has fewer rows than when it was opened: load it again")
             previous = index
-            yield index, lambda cell=row[self._read.column], index=index: self._read(cell, self._names[index])
+            name = self._names[index]
+            yield Recording(name, partial(self._read, row[self._column], name), [index])

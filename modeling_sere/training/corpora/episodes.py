@@ -5,37 +5,49 @@ names involved, never on the order of the rows.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from unicodedata import normalize
 
 import numpy as np
 
+from modeling_sere.training.corpora.labels import is_known, label_map_flag
+from modeling_sere.training.corpora.names import counted, listed
 from modeling_sere.training.errors import RunError
 
 
-def shared_labels(source: Iterable[str | None], target: Iterable[str | None] | None = None) -> list[str]:
-    """The classes of a source-target pair: the labels that occur in both, sorted.
+def shared_labels(
+    source: Iterable[str | None], target: Iterable[str | None] = (), expected: Iterable[str] | None = None
+) -> list[str]:
+    """Return the classes of a source-target pair, sorted: the labels that occur in both.
 
     Args:
-        source, target: one label per clip, None where unlabelled. A target that is None or without any label takes
-            the classes of the source.
+        source, target: one label per clip, None where unlabelled. A target without any label takes the classes of the
+            source.
+        expected: the classes to take of those that both have; all by default.
 
     Raises:
-        RunError: fewer than two classes.
+        RunError: fewer than two classes, or an expected one that a corpus does not have.
     """
-    ours = set(source) - {None}
-    theirs = set(target or ()) - {None} or ours
-    if len(shared := ours & theirs) < 2:
+    ours, theirs = (Counter(label for label in labels if label is not None) for labels in (source, target))
+    shared = set(ours) & set(theirs or ours)
+    for name, labels in (("source", ours), ("target", theirs or ours)):
+        if expected is not None and (lacking := [label for label in expected if label not in labels]):
+            raise RunError(f"--emotions: the {name} has no clip of {listed(lacking)}, only {counted(labels)}")
+    if len(shared) < 2:
+        unknown = [label for label in sorted({*ours, *theirs} - shared) if not is_known(label)]
+        remedy = f": say what they mean with {label_map_flag(unknown[:20])}" if unknown else ""
         raise RunError(
-            f"source and target share {len(shared)} emotions, at least 2 are needed: the source has {_listed(ours)},"
-            f" the target {_listed(theirs)} (a label map can join spellings)"
+            f"source and target share {listed(sorted(shared))}, at least 2 emotions are needed; the source has"
+            f" {counted(ours)}, the target {counted(theirs) if theirs else 'no labels'}{remedy}"
         )
-    return sorted(shared)
+    return sorted(shared if expected is None else expected)
 
 
 def draw_shots(
     labels: Sequence[str | None], names: Sequence[str], classes: Sequence[str], shots: int, seed: int
 ) -> list[int]:
-    """Indices of exactly `shots` clips of each class, ordered by class as given, then by name.
+    """Return the indices of exactly `shots` clips of each class, ordered by class as given, then by name.
 
     A class gets the same shots whichever other classes are drawn with it, so pairs that share some classes compare.
 
@@ -51,7 +63,7 @@ def draw_shots(
     if len(set(names)) < len(names):
         raise ValueError("clip names are not unique")
     candidates = {emotion: [] for emotion in classes}
-    for index in sorted(range(len(names)), key=names.__getitem__):
+    for index in sorted(range(len(names)), key=lambda index: (normalize("NFC", names[index]), names[index])):
         if labels[index] in candidates:
             candidates[labels[index]].append(index)
     if short := [f"{emotion} has {len(found)}" for emotion, found in candidates.items() if len(found) < shots]:
@@ -64,7 +76,7 @@ def draw_shots(
 
 
 def split_speakers(speakers: Sequence[str | None], seed: int) -> tuple[list[int], list[int]]:
-    """Clips to adapt on and clips to score, with no speaker in both (the inductive setting).
+    """Return the clips to adapt on and the clips to score, with no speaker in both (the inductive setting).
 
     Half of the speakers, rounded down, are for adaptation. Both lists are in ascending order.
 
@@ -84,7 +96,3 @@ def split_speakers(speakers: Sequence[str | None], seed: int) -> tuple[list[int]
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
-
-
-def _listed(labels: Iterable[str]) -> str:
-    return ", ".join(sorted(labels)) or "none"

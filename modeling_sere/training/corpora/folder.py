@@ -1,177 +1,225 @@
-"""A folder with metadata.csv or metadata.jsonl beside the audio."""
+"""Corpora on disk: what a folder or a file holds, and which reader it is for."""
 
-import codecs
-import csv
-import io
-import json
 import os
 import posixpath
 import re
-import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from modeling_sere.audio_sere import AudioError
-from modeling_sere.training.corpora.columns import NamedColumns, Table, cell_text, label_speaker_language, listed, shown
+from modeling_sere.training.corpora.archive import archive_table
+from modeling_sere.training.corpora.columns import LABELLED, Table
+from modeling_sere.training.corpora.configs import configured_files
+from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, Locator, locate_file, suffix, walk
+from modeling_sere.training.corpora.metadata import Part, file_column, metadata_table
+from modeling_sere.training.corpora.names import clean_name, listed, normal_name, shown
+from modeling_sere.training.corpora.options import ReadOptions
+from modeling_sere.training.corpora.splits import chosen, split_in
+from modeling_sere.training.corpora.strict_json import parse_json
+from modeling_sere.training.corpora.text_table import JSON_LINES, SEPARATED, holds_audio, read_rows
+from modeling_sere.training.corpora.tree import tree_table
 from modeling_sere.training.errors import RunError
 
-
-def metadata_file(folder: Path, require_labels: bool) -> Path | None:
-    """The folder's metadata; None if it holds parquet files instead."""
-    title = folder.resolve().name
-    found = [path for name in ("metadata.csv", "metadata.jsonl") if (path := folder / name).is_file()]
-    if len(found) == 2:
-        raise RunError(f"{title} has both metadata.csv and metadata.jsonl: keep one")
-    if found and not found[0].resolve().is_relative_to(folder.resolve()):
-        raise RunError(f"{found[0].name} of {title} is a symbolic link out of the folder: put the file itself there")
-    if found:
-        return found[0]
-    if next(folder.rglob("*.parquet"), None) is None:
-        columns = "columns file_name and emotion" if require_labels else "column file_name"
-        raise RunError(f"{title} has neither metadata.csv nor parquet files: add a metadata.csv with the {columns}")
-    return None
+TABLES = (*SEPARATED, *JSON_LINES, ".parquet")
+DATA = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".tar": "tar"}
+PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+MANY_TABLES = 20  # in one folder: then each is of one clip, and none lists them
+# .txt and .json files are mostly of one clip: they are tables if such a word is in their name
+_LISTING = re.compile(r"metadata|manifest|labels|train|valid|dev|test")
 
 
-def folder_table(folder: Path, metadata: Path, named: NamedColumns) -> Table:
-    title = f"{metadata.name} of {folder.resolve().name}"
-    columns, rows = (_read_csv if metadata.suffix == ".csv" else _read_jsonl)(metadata, title)
-    files = named.audio or "file_name"
-    if files not in columns:
-        hint = ": separate the cells with commas" if len(columns) == 1 and re.search(r"[;\t|]", columns[0]) else ""
-        raise RunError(f"{title} has no column {files!r}, only {listed(columns)}{hint}")
-    used = label_speaker_language(title, columns, named)
+def local_table(path: Path, options: ReadOptions) -> Table:
+    """Read a corpus on disk: a folder, or one file that is a table beside its audio or a dataset.
 
-    for number, row in rows:
-        for column in (files, *filter(None, used)):
-            if isinstance(row.get(column), (list, dict)):
-                raise RunError(f"{title}, row {number}: {column} holds several values: give one text")
-    locate = Locator(folder)
-    first_row, names = {}, []
-    for number, row in rows:
-        name = _located(locate, cell_text(row.get(files)), f"{title}, row {number}")
-        if first_row.setdefault(name, number) != number:
-            raise RunError(f"{title}, row {number}: {shown(name)} is already in row {first_row[name]}")
-        names.append(name)
-
-    def cells(column: str | None) -> list[str | None] | None:
-        return None if column is None else [cell_text(row.get(column)) for _, row in rows]
-
-    return Table(title, folder.resolve().name, columns, names, *map(cells, used), _Files(locate.root, names))
+    Raises:
+        RunError: it is neither, or cannot be used.
+    """
+    if path.is_dir():
+        return Folder(path, options).table()
+    folder = Folder(path.parent, options)
+    stem = re.sub(r"-\d{5}-of-\d{5}$", "", clean_name(path.stem))
+    folder.name += "" if normal_name(stem) in ("metadata", "manifest", "data") else f"-{stem}"
+    return folder.table_of_file(path.name)
 
 
-def _read_csv(path: Path, title: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The column names, and every row with its number."""
-    records = enumerate(csv.reader(io.StringIO(_decoded(path, title), newline=""), strict=True), 1)
-    number, rows = 0, []
-    try:
-        number, header = next(records, (1, []))
-        columns = [cell.strip() for cell in header]
-        named = [column for column in columns if column]
-        if len(set(named)) < len(named):
-            raise RunError(f"{title} has two columns of the same name: {listed(named)}")
-        for number, record in records:
-            if len(record) > len(columns):
-                raise RunError(
-                    f"{title}, row {number}: {len(record)} cells, but the header has {len(columns)}:"
-                    " put cells with commas in double quotes"
-                )
-            if record:
-                rows.append((number, dict(zip(columns, record, strict=False))))
-    except csv.Error as error:
-        raise RunError(f"{title}, row {number + 1} is not valid CSV: {error}") from error
-    return named, rows
+class Folder:
+    """A corpus in a folder, read by the first of these that is there.
 
+    1. tables at its top that name audio files: metadata.csv before others, or one for each split
+    2. metadata.csv, or another table of this name, in folders further down, one for each split
+    3. parquet, arrow or tar files, at any depth
+    4. audio files, at any depth: the folders on the way to them tell emotions and speakers
+    """
 
-def _read_jsonl(path: Path, title: str) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    rows = []
-    for number, line in enumerate(_decoded(path, title).split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                if "\\u" in line:
-                    json.dumps(row, ensure_ascii=False).encode()  # half of a character can be neither printed nor saved
-            except (ValueError, RecursionError) as error:
-                raise RunError(f"{title}, row {number}: not JSON ({getattr(error, 'msg', error)})") from error
-            if not isinstance(row, dict):
-                raise RunError(f"{title}, row {number}: expected a JSON object")
-            rows.append((number, row))
-    return list(dict.fromkeys(key for _, row in rows for key in row)), rows
+    def __init__(self, path: Path, options: ReadOptions):
+        self.path, self.options = path, options
+        self.name = clean_name(path.resolve().name)
+        self.locate = Locator(path, options.outside_files)
+        self.unused: list[str] = []  # tables at the top, and why
+        self._saved: dict[str, set[str]] = {}  # folder -> files of the dataset that is saved in it
 
-
-def _decoded(path: Path, title: str) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # its position does not count the mark of UTF-8 at the start
-        line = data.removeprefix(codecs.BOM_UTF8).count(b"\n", 0, error.start) + 1
-        raise RunError(f"{title}, line {line} is not in UTF-8: save it as UTF-8") from error
-
-
-class _Outside(ValueError):
-    """A file name that leads out of its folder."""
-
-
-class Locator:
-    """Turns a file name given in metadata into a path below `root`, or says why not."""
-
-    def __init__(self, folder: Path):
-        self.root = os.path.realpath(folder)
-        self._real_folders = {}  # many files share a folder, and resolving links is slow
-
-    def __call__(self, name: str) -> tuple[str, os.stat_result]:
-        """The normalised relative name and the file's status.
+    def table(self) -> Table:
+        """Return the table of its clips.
 
         Raises:
-            _Outside: the file is, by its name or through a symbolic link, outside the folder.
-            OSError: the file does not exist or cannot be reached.
+            RunError: nothing of these, several splits and none was chosen, or anything that cannot be used.
         """
-        if re.match(r"[\\/]|[A-Za-z]:", name) or ".." in re.split(r"[\\/]", name):
-            raise _Outside("points outside the folder: give a name relative to it, without ..")
-        name = posixpath.normpath(name)
-        parent = posixpath.dirname(name)
-        if parent not in self._real_folders:
-            self._real_folders[parent] = os.path.realpath(os.path.join(self.root, parent))
-        path = os.path.join(self._real_folders[parent], posixpath.basename(name))
-        status = os.lstat(path)
-        if stat.S_ISLNK(status.st_mode):
-            path = os.path.realpath(path)
-            status = os.stat(path)
-        if os.path.commonpath([self.root, path]) != self.root:
-            raise _Outside("is a symbolic link out of the folder: put the file itself there")
-        return name, status
+        table = self._read()
+        if self.unused:
+            told = [listed(self.unused, 5), table.reading.get("not used")]
+            table.reading["not used"] = "; ".join(filter(None, told))
+        return table
+
+    def table_of_file(self, name: str) -> Table:
+        """Return the table of the clips that one file at the top lists or holds. Raises as `table`."""
+        self._check(name)
+        if suffix(name) in TABLES and not self._holds_audio(name):
+            return metadata_table(self.name, self.path, [self._part(name)], self.options, self.options.split)
+        if suffix(name) in DATA:
+            return self._data_table(DATA[suffix(name)], {split_in(name) or "train": [name]})
+        if suffix(name) in AUDIO_SUFFIXES:
+            raise RunError(f"{shown(name)} is one recording: give the folder in which it lies")
+        if suffix(name) in PACKED:
+            raise RunError(f"{shown(name)} is packed: unpack it and give the folder")
+        raise RunError(f"{shown(name)} is no folder, table ({listed(TABLES)}), arrow or tar file: give one of these")
+
+    def _read(self) -> Table:
+        if self.options.config is None and (parts := self._tables_at_the_top()):
+            return self._metadata(parts)
+        names = list(walk(self.path, self.options.outside_files))
+        if self.options.config is None and (parts := self._tables_further_down(names)):
+            return self._metadata(parts)
+        if self.options.config is not None or any(suffix(name) in DATA for name in names):
+            return self._data(names)
+        if any(suffix(name) in AUDIO_SUFFIXES for name in names):
+            return tree_table(self.name, self.locate, names, self.options)
+        if packed := [name for name in names if suffix(name) in PACKED]:
+            raise RunError(f"{self.name} has nothing but packed files ({listed(packed, 3)}): unpack them")
+        remedy = LABELLED if self.options.require_labels else "add a metadata.csv with the column file_name"
+        raise RunError(f"{self.name} has neither a table nor audio, parquet, arrow or tar files: {remedy}")
+
+    # Tables, by their split; under an empty name one that is of no split
+
+    def _metadata(self, parts: Mapping[str, Part]) -> Table:
+        if set(parts) == {""}:
+            return metadata_table(self.name, self.path, [parts[""]], self.options, self.options.split)
+        taken = chosen(self.name, parts, self.options.split)
+        table = metadata_table(self.name, self.path, list(taken.values()), self.options)
+        table.reading["split"] = listed(taken) + (f", of {listed(parts)}" if len(parts) > len(taken) else "")
+        return table
+
+    def _tables_at_the_top(self) -> dict[str, Part]:
+        try:
+            names = sorted(os.listdir(self.path))
+        except OSError as error:
+            raise RunError(f"{shown(str(self.path))} cannot be looked into ({error.strerror})") from error
+        tables = [name for name in names if os.path.isfile(self.path / name) and self._is_table(name)]
+        if metadata := [name for name in tables if _is_metadata(name)]:
+            used = _only(metadata, self.name)
+            self.unused += [f"{name} ({used} goes before it)" for name in tables if name != used]
+            return {"": self._part(used)}
+        if len(tables) > MANY_TABLES:
+            self.unused.append(f"{len(tables)} tables, too many to list the clips")
+            return {}
+        parts = {}
+        for name in tables:
+            part = self._part(name)
+            if file_column(part, self.name, self.options) is None:
+                self.unused.append(f"{name} (no column of file names)")
+            else:
+                parts[name] = part
+        by_split = {split_in(name): part for name, part in parts.items()}
+        if None not in by_split and len(by_split) == len(parts):
+            return by_split
+        if len(parts) > 1:
+            raise RunError(f"{self.name} has several tables of audio files, {listed(parts)}: give one of them instead")
+        return dict(zip([""], parts.values(), strict=False))
+
+    def _tables_further_down(self, names: list[str]) -> dict[str, Part]:
+        inside: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            if _is_metadata(name) and self._is_table(name):
+                inside[posixpath.dirname(name)].append(name)
+        found = {folder: self._part(_only(tables, f"{self.name}/{folder}")) for folder, tables in inside.items()}
+        last = [posixpath.basename(folder) for folder in found]
+        return dict(zip(last, found.values(), strict=True)) if len(set(last)) == len(last) else found
+
+    def _is_table(self, name: str) -> bool:
+        if name.startswith(".") or suffix(name) not in TABLES:
+            return False
+        if suffix(name) in (".txt", ".json") and not _LISTING.search(normal_name(posixpath.basename(name))):
+            return False
+        return suffix(name) != ".parquet" or not self._holds_audio(name)
+
+    def _holds_audio(self, name: str) -> bool:
+        return suffix(name) == ".parquet" and holds_audio(self._check(name), f"{shown(name)} of {self.name}")
+
+    def _part(self, name: str) -> Part:
+        return Part(name, read_rows(self._check(name), f"{shown(name)} of {self.name}"))
+
+    def _check(self, name: str) -> Path:
+        """The path of a file, which has to be a regular one in the folder."""
+        locate_file(self.locate, name, "", lambda: self.name)
+        return Path(self.locate.path(name))
+
+    # Datasets
+
+    def _data(self, names: list[str]) -> Table:
+        parts = configured_files(self.name, self.path, names, self.options.config)
+        if parts is None:
+            parts = defaultdict(list)
+            for name in names:
+                if suffix(name) in DATA and self._is_saved(name):
+                    parts[self._split(name)].append(name)
+        taken = chosen(self.name, parts, self.options.split)
+        kinds = {DATA.get(suffix(name), suffix(name)) for part in taken.values() for name in part}
+        if not kinds:
+            raise RunError(f"{self.name} has files of data, but its state.json names others: save the dataset again")
+        if len(kinds) > 1 or not kinds <= set(DATA.values()):
+            raise RunError(f"{self.name} has data in files of several kinds, {listed(sorted(kinds))}: keep one of them")
+        return self._data_table(kinds.pop(), taken)
+
+    def _data_table(self, kind: str, parts: Mapping[str, list[str]]) -> Table:
+        paths = {name: self._check(name) for part in parts.values() for name in part}
+        if kind == "tar":
+            table = archive_table(self.name, paths, self.options)
+            table.reading["split"] = listed(parts)
+            return table
+        from modeling_sere.training.corpora.dataset import files_table  # slow to import
+
+        return files_table(self.name, kind, list(paths.values()), "+".join(parts), self.locate, self.options)
+
+    def _is_saved(self, name: str) -> bool:
+        """Whether a file is of a dataset: in a folder that `save_to_disk` wrote others can lie about."""
+        folder, base = posixpath.split(name)
+        state = posixpath.join(folder, "state.json")
+        if suffix(name) != ".arrow" or not (self.path / state).is_file():
+            return True
+        if folder not in self._saved:
+            self._saved[folder] = _saved_files(self._check(state), f"{state} of {self.name}")
+        return base in self._saved[folder]
+
+    def _split(self, name: str) -> str:
+        """The split of a file of data; of a saved `DatasetDict` the name of its folder."""
+        above, folder = posixpath.split(posixpath.dirname(name))
+        if folder and (self.path / above / "dataset_dict.json").is_file():
+            return folder
+        return split_in(name) or "train"
 
 
-def _located(locate: Locator, name: str | None, where: str) -> str:
-    if name is None:
-        raise RunError(f"{where}: the file name is empty")
+def _saved_files(state: Path, title: str) -> set[str]:
+    """The files that the state of a saved dataset names."""
     try:
-        name, status = locate(name)
-    except _Outside as error:
-        raise RunError(f"{where}: {shown(name)} {error}") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL character
-        hint = " (use / between folders)" if "\\" in name else ""
-        raise RunError(f"{where}: {shown(name)} does not exist{hint}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise RunError(f"{where}: {shown(name)} is not a file")
-    return name
+        return {str(file["filename"]) for file in parse_json(state.read_text(encoding="utf-8"))["_data_files"]}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{title} is not what `save_to_disk` writes: save the dataset again") from error
 
 
-class _Files:
-    random_access = True
-
-    def __init__(self, root: str, names: list[str]):
-        self._root, self._names = root, names
-
-    def fetches(self, indices: Iterable[int]) -> Iterator[tuple[int, Callable[[], bytes]]]:
-        for index in indices:
-            yield index, lambda name=self._names[index]: file_bytes(os.path.join(self._root, name), name)
+def _is_metadata(name: str) -> bool:
+    return normal_name(posixpath.splitext(posixpath.basename(name))[0]) == "metadata"
 
 
-def file_bytes(path: str, name: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except (FileNotFoundError, PermissionError) as error:  # other OSErrors are the disk's fault, not the clip's
-        raise AudioError(f"{name} cannot be read ({error.strerror})") from error
+def _only(tables: list[str], place: str) -> str:
+    if len(tables) > 1:
+        raise RunError(f"{place} has both {' and '.join(map(posixpath.basename, tables))}: keep one")
+    return tables[0]

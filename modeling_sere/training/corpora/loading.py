@@ -1,21 +1,23 @@
-"""Corpora: which clips there are, their emotions and speakers, and their audio, decoded on demand.
+"""Reading a corpus: the metadata of its clips, from a folder, a file, or a dataset on the Hub.
 
-A corpus is a local folder with `metadata.csv` or `metadata.jsonl` (columns `file_name`, `emotion` or `label`, and
-optionally `speaker` and `language`), a local folder of parquet files, or a dataset on the Hub. Reading one touches the
-metadata only; audio is fetched and decoded clip by clip, in threads, when `Corpus.iter_audio` asks for it.
-
-Row numbers in messages count the header of a CSV file as row 1, as a spreadsheet does.
+What a corpus on disk may look like is in docs/corpora.md. Reading one touches the metadata only; audio is fetched and
+decoded clip by clip, in threads, when `Corpus.iter_audio` asks for it.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from modeling_sere.training.corpora.columns import NamedColumns, build_corpus
 from modeling_sere.training.corpora.corpus import Corpus
-from modeling_sere.training.corpora.dataset import dataset_table
-from modeling_sere.training.corpora.folder import folder_table, metadata_file
+from modeling_sere.training.corpora.folder import local_table
+from modeling_sere.training.corpora.labels import Spellings
+from modeling_sere.training.corpora.names import shown
+from modeling_sere.training.corpora.options import ReadOptions
 from modeling_sere.training.errors import RunError
+
+HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]*\w", re.ASCII)
 
 
 def load_corpus(
@@ -26,47 +28,50 @@ def load_corpus(
     revision: str | None = None,
     audio_column: str | None = None,
     label_column: str | None = None,
-    speaker_column: str = "speaker",
-    language_column: str = "language",
+    speaker_column: str | None = None,
     label_map: Mapping[str, str] | None = None,
     streaming: bool = False,
+    segments: bool = True,
+    outside_files: bool = False,
     require_labels: bool = True,
-    token: str | bool | None = None,
 ) -> Corpus:
-    """Reads the metadata of a corpus.
+    """Read the metadata of a corpus.
 
     Args:
-        source: a folder with metadata.csv or metadata.jsonl, a folder of parquet files, or a dataset id on the Hub.
-        split, config: of a dataset. A dataset with a single split needs no `split`.
-        revision, token: of a dataset on the Hub.
-        audio_column: by default `file_name` in a folder with metadata; in a dataset the one column of audio, else
-            `audio`, else `file`.
-        label_column: by default `emotion`, else `label`, else `labels`. Empty cells (and class -1) are unlabelled.
-        speaker_column, language_column: the defaults are optional (`speaker_id` is tried too); any other name must
-            exist.
+        source: a folder, a table beside its audio (CSV, JSON Lines, parquet), a dataset in a file (parquet, arrow,
+            tar), or the id of a dataset on the Hub.
+        split: which one; also "a+b" or "all". A corpus with a single split needs none.
+        config: configuration of a dataset. revision: of a dataset on the Hub.
+        audio_column, label_column, speaker_column: by default the usual names, like file_name, emotion and speaker. A
+            column that is named must exist. Empty labels (and class -1) are unlabelled.
         label_map: {spelling: emotion} that takes precedence over `LABEL_ALIASES`; see `parse_label_map`.
-        streaming: do not download a dataset but read it in passes. A folder with metadata is read file by file anyway.
+        streaming: do not download a dataset but read it in passes. Audio files are read one by one anyway.
+        segments: clips are the parts of files that columns like start and end tell, in seconds.
+        outside_files: names of files may lead out of the folder: absolute paths, `..`, and links.
         require_labels: whether a corpus without a single label is an error.
 
-    Labels are compared without case and surrounding blanks; unknown ones are kept as they are, in lower case.
+    Names of emotions, speakers, columns and files are compared as `normal_name` has them; labels that are no known
+    emotion are kept in that form.
 
     Raises:
         RunError: anything about the corpus or these options that needs the user's attention.
     """
     source = os.fspath(source)
-    folder = Path(source).expanduser()
-    named = NamedColumns(audio_column, label_column, speaker_column, language_column)
-    options = {"split": split, "config": config, "revision": revision}
-    if folder.is_dir() and (metadata := metadata_file(folder, require_labels)) is not None:
-        if given := [option for option, value in options.items() if value is not None]:
-            raise RunError(f"{source} is a folder with {metadata.name} and has no {given[0]}: leave it out")
-        table = folder_table(folder, metadata, named)
+    path = os.path.expanduser(source)  # never an error, other than of pathlib
+    options = ReadOptions(
+        split, config, revision, NamedColumns(audio_column, label_column, speaker_column), Spellings(label_map),
+        streaming, segments, outside_files, require_labels,
+    )  # fmt: skip
+    if os.path.exists(path):
+        if revision is not None:
+            raise RunError(f"{source} is on this disk and has no revision: leave it out")
+        table = local_table(Path(path), options)
+    elif HUB_ID.fullmatch(source):
+        from modeling_sere.training.corpora.dataset import hub_table  # slow to import
+
+        table = hub_table(source, options)
     else:
-        if not folder.is_dir() and (folder.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1):
-            raise RunError(f"{source} is not a folder: give a folder with metadata.csv, or the id of a Hub dataset")
-        if folder.is_dir() and revision is not None:
-            raise RunError(f"{source} is a local folder and has no revision: leave it out")
-        table = dataset_table(source, split, config, revision, token, streaming, named)
-    if not table.names:
-        raise RunError(f"{table.title} has no rows")
-    return build_corpus(table, label_map or {}, require_labels)
+        raise RunError(
+            f"{shown(source)} does not exist: give a folder, a file, or a dataset on the Hub by its id, owner/name"
+        )
+    return build_corpus(table, options.spellings, require_labels)

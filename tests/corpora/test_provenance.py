@@ -9,7 +9,7 @@ from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.corpora.provenance import corpus_facts, model_license
 from modeling_sere.training.errors import RunError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def facts(folder: Path, language: str | None = None) -> dict:
@@ -23,6 +23,12 @@ def test_card_gives_language_and_licence(tmp_path):
     assert facts(tmp_path, language="it")["language"] == "it"  # the column knows it of every clip
 
 
+@pytest.mark.parametrize("text", ["no", "No", "[no]", "'no'"])
+def test_no_is_norwegian(tmp_path, text):
+    (tmp_path / "README.md").write_text(f"---\nlanguage: {text}\nlicense: mit\n---\n")
+    assert facts(tmp_path)["language"].lower() == "no"
+
+
 @pytest.mark.parametrize("card", [None, "# no metadata\n", "---\n---\n", "---\nlanguage: [de, it]\nlicense: 4\n---\n"])
 def test_what_it_does_not_give_is_left_out(tmp_path, card):
     if card is not None:
@@ -32,7 +38,7 @@ def test_what_it_does_not_give_is_left_out(tmp_path, card):
 
 def test_broken_card(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: [\n---\n")
-    with pytest.raises(RunError, match="README.md of .* is not YAML"):
+    with pytest.raises(RunError, match=r"README\.md of .* is not YAML"):
         facts(tmp_path)
 
 

@@ -1,5 +1,6 @@
 import random
 from collections import Counter
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given
@@ -16,16 +17,32 @@ def test_shared_labels_is_the_sorted_intersection():
     assert shared_labels(["sadness", "anger", None, "fear"], ["boredom", "fear", "anger", None]) == ["anger", "fear"]
 
 
-@pytest.mark.parametrize("target", [None, [], [None, None]])
+@pytest.mark.parametrize("target", [[], [None, None]])
 def test_an_unlabelled_target_takes_the_classes_of_the_source(target):
     assert shared_labels(["sadness", "anger", "anger", None], target) == ["anger", "sadness"]
 
 
 def test_too_few_shared_labels_name_both_sets():
-    with pytest.raises(RunError, match=r"share 1 .*source has anger, fear, .*target anger, joy"):
-        shared_labels(["anger", "fear"], ["joy", "anger"])
-    with pytest.raises(RunError, match="source has none"):
+    with pytest.raises(RunError) as caught:
+        shared_labels(["anger", "fear", "fear"], ["mirth", "anger", None])
+    assert str(caught.value) == (
+        "source and target share anger, at least 2 emotions are needed; the source has fear 2, anger 1, the target"
+        " anger 1, mirth 1: say what they mean with --label_map 'mirth=?'"
+    )
+    with pytest.raises(RunError, match="share none, .* the source has none, the target no labels$"):
         shared_labels([None])
+
+
+@pytest.mark.parametrize("target", [[], ["fear", "anger", "sadness"]])
+def test_expected_emotions_are_taken(target):
+    assert shared_labels(["sadness", "anger", "fear"], target, ["sadness", "anger"]) == ["anger", "sadness"]
+
+
+def test_expected_emotions_must_be_there():
+    with pytest.raises(RunError, match="--emotions: the source has no clip of joy, only anger 1, fear 1"):
+        shared_labels(["anger", "fear"], [], ["anger", "joy"])
+    with pytest.raises(RunError, match="--emotions: the target has no clip of fear, only anger 1, sadness 1"):
+        shared_labels(["anger", "fear", "sadness"], ["anger", "sadness"], ["anger", "fear"])
 
 
 @given(st.integers(1, 20), st.integers(0, 2**31))
@@ -45,6 +62,16 @@ def test_shots_follow_the_seed_and_not_the_row_order():
 
     assert drawn_names(labels, names, 3) == drawn_names(LABELS, NAMES, 3)
     assert len({tuple(drawn_names(LABELS, NAMES, seed)) for seed in range(10)}) == 10
+
+
+def test_shots_do_not_depend_on_how_unicode_spells_names():
+    names = [f"{letter}{k}.wav" for letter in "eéfẽ" for k in range(5)]
+    drawn = [
+        [names[i] for i in draw_shots(["anger"] * 20, [normalize(form, name) for name in names], ["anger"], 5, seed)]
+        for seed in range(20)
+        for form in ("NFC", "NFD")
+    ]
+    assert drawn[::2] == drawn[1::2]
 
 
 def test_a_class_gets_the_same_shots_beside_other_classes():
