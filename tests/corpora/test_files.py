@@ -27,6 +27,7 @@ def root(tmp_path):
     [
         ("a.wav", "a.wav"), ("./a.wav", "a.wav"), ("sub//B.WAV", "sub/B.WAV"), ("A.wav", "a.wav"),
         ("sub\\b.wav", "sub/B.WAV"), ("SUB/Deep/C.Wav", "sub/deep/c.wav"), ("a\u200b.wav", "a.wav"),
+        ("a", "a.wav"), ("sub/b", "sub/B.WAV"),
     ],
 )  # fmt: skip
 def test_names_lead_to_files(root, name, found):
@@ -49,8 +50,9 @@ def test_the_very_name_goes_before_another_spelling(tmp_path):
 
 def test_a_name_that_could_be_two_files_is_refused(tmp_path):
     locate = Locator(fill(tmp_path / "set", ["ab.wav", "AB.wav"]))
-    with pytest.raises(RunError, match=r"here: Ab\.wav could be AB\.wav, ab\.wav: write it as the file is named"):
-        locate_file(locate, "Ab.wav", "", lambda: "here")
+    for name in ("Ab.wav", "ab"):
+        with pytest.raises(RunError, match=rf"here: {name} could be AB\.wav, ab\.wav: write it as the file is named"):
+            locate_file(locate, name, "", lambda: "here")
 
 
 @pytest.mark.parametrize(

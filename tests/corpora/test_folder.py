@@ -1,5 +1,7 @@
 """What a folder holds is found out, or asked for; it is not guessed silently."""
 
+import json
+
 import datasets
 import pyarrow as pa
 import pyarrow.feather
@@ -25,10 +27,12 @@ def saved(rows: int = 6) -> datasets.Dataset:
 
 @pytest.mark.parametrize(
     "name",
-    ["metadata.csv", "METADATA.CSV", "train.csv", "labels.csv", "list.tsv", "metadata.txt", "train_manifest.txt"],
+    ["metadata.csv", "METADATA.CSV", "train.csv", "labels.csv", "list.tsv", "metadata.txt", "mine.txt", "x.json"],
 )
 def test_tables_by_any_name(tmp_path, name):
     text = TABLE.replace(",", "\t") if name.endswith(("tsv", "txt")) else TABLE
+    if name == "x.json":
+        text = json.dumps([{"path": file, "label": label} for file, label in LABELS.items()])
     root = fill(tmp_path / "set", FILES, {name: text})
     assert labels_of(root) == LABELS
     assert name in load_corpus(root).reading["files"]
@@ -56,9 +60,18 @@ def test_other_tables_are_told(tmp_path):
     assert load_corpus(root).reading["not used"] == "train.csv (metadata.csv goes before it)"
     root = fill(tmp_path / "tree", ["anger/0.wav", "fear/1.wav"], {"people.csv": "who,age\nx,3\n"})
     assert load_corpus(root).reading["not used"] == "people.csv (no column of file names)"
-    one_each = {f"anger/{k}.csv": "time,f0\n0,100\n" for k in range(2)} | {f"{k}.csv": "time\n0\n" for k in range(30)}
+    one_each = {f"{k}.csv": "time,f0\n0,100\n" for k in range(30)} | {
+        "anger/0.txt": "what is said",
+        "anger/0.json": "{",
+    }
     corpus = load_corpus(fill(tmp_path / "tracks", ["anger/0.wav", "fear/1.wav"], one_each))
     assert corpus.reading["not used"] == "30 tables, too many to list the clips"
+    several = {"folds/1.csv": TABLE, "folds/2.csv": TABLE, "doc/broken.csv": '"'}
+    corpus = load_corpus(fill(tmp_path / "folds", ["anger/0.wav", "fear/1.wav"], several))
+    assert corpus.reading["not used"] == (
+        "doc/broken.csv (not read as a table), folds/1.csv (one of several tables in folds), folds/2.csv (one of"
+        " several tables in folds)"
+    )
 
 
 def test_tables_that_are_no_splits_are_not_guessed(tmp_path):
@@ -82,6 +95,16 @@ def test_a_folder_per_split(tmp_path):
     assert "has the splits test, train" in error_of(tmp_path / "set")
     assert labels_of(tmp_path / "set", split="test") == {f"test/{name}": label for name, label in LABELS.items()}
     assert len(load_corpus(tmp_path / "set", split="train+test")) == 6
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "train.tsv", "x.jsonl"])
+def test_a_folder_per_split_with_tables_of_any_name(tmp_path, name):
+    text = '{"file": "0.wav", "emotion": "anger"}' if name == "x.jsonl" else "file\temotion\n0.wav\tanger\n"
+    for split in ("one", "two"):
+        fill(tmp_path / "set" / split, FILES, {name: text})
+    splits = ["one/train", "two/train"] if name == "train.tsv" else ["one", "two"]
+    assert f"has the splits {', '.join(splits)}" in error_of(tmp_path / "set")
+    assert labels_of(tmp_path / "set", split=splits[1]) == {"two/0.wav": "anger"}
 
 
 def test_a_table_further_down_may_name_files_from_the_top(tmp_path):

@@ -46,22 +46,23 @@ def test_links_to_a_folder_and_relative_paths(folder, tmp_path, monkeypatch):
     assert load_corpus(".").name == "corpus"
 
 
-@pytest.mark.parametrize("table", [True, False])
-def test_100000_clips_in_seconds(tmp_path, table):
+def test_100000_clips_in_seconds(tmp_path):
     names = [f"{i % 100}/{i}.wav" for i in range(100_000)]
     for part in range(100):
         (tmp_path / str(part)).mkdir()
     for name in names:
         os.close(os.open(tmp_path / name, os.O_CREAT))
-    if table:
-        rows = (f"{name},anger,s{i % 50},de\n" for i, name in enumerate(names))
-        (tmp_path / "metadata.csv").write_text("file_name,emotion,speaker,language\n" + "".join(rows))
-    start = time.process_time()
-    corpus = load_corpus(tmp_path, require_labels=False)
-    seconds = time.process_time() - start  # of this process: others share the machine
+    seconds = []
+    for table in (False, True):
+        if table:
+            rows = (f"{name},anger,s{i % 50},de\n" for i, name in enumerate(names))
+            (tmp_path / "metadata.csv").write_text("file_name,emotion,speaker,language\n" + "".join(rows))
+        start = time.process_time()
+        corpus = load_corpus(tmp_path, require_labels=table)
+        seconds.append(time.process_time() - start)  # of this process: others share the machine
+        assert len(corpus) == 100_000
     shutil.rmtree(tmp_path)
-    assert len(corpus) == 100_000
-    assert seconds < 5
+    assert max(seconds) < 5
 
 
 def test_30000_clips_of_the_same_files_in_seconds(tmp_path):

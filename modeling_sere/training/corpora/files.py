@@ -48,14 +48,14 @@ class Locator:
 
     Attributes:
         root: the folder's real path. respelled: {name as given: name on disk}, of files that were found under another
-            spelling: in another Unicode form, in other case, or with backslashes between folders.
+            spelling: in another Unicode form, in other case, with backslashes between folders, or without a suffix.
     """
 
     def __init__(self, folder: Path, outside: bool = False):
         self.root, self.outside = os.path.realpath(folder), outside
         self.respelled: dict[str, str] = {}
         self._real_folders: dict[str, str] = {}  # many files share a folder, and resolving links is slow
-        self._entries: dict[str, dict[str, list[str]]] = {}  # folder -> normal name -> names on disk
+        self._entries: dict[str, tuple[dict[str, list[str]], dict[str, list[str]]]] = {}  # by folder
 
     def __call__(self, name: str) -> tuple[str, os.stat_result]:
         """Return the normalised name, relative to the folder where it is in it, and the file's status.
@@ -99,30 +99,36 @@ class Locator:
         return name, status
 
     def _respelled(self, name: str) -> str | None:
-        """The one file whose name is the same to a reader, looked for folder by folder."""
+        """The one file whose name is the same to a reader, or is the same without a suffix; found folder by folder."""
         found = "/" if name.startswith("/") else ""
-        for part in posixpath.normpath(name.replace("\\", "/")).split("/"):
-            if part in ("", ".", ".."):  # the last only where names may lead out of the folder
-                found = posixpath.join(found, part) if part == ".." else found
-                continue
-            entries = self._listing(found)
-            alike = [part] if part in entries.get(normal_name(part), []) else entries.get(normal_name(part), [])
-            if len(alike) > 1:
-                raise ValueError(f"could be {listed(alike)}: write it as the file is named")
-            if not alike:
-                return None
-            found = posixpath.join(found, alike[0])
-        return found
+        *folders, last = posixpath.normpath(name.replace("\\", "/")).split("/")
+        for part in folders:
+            if part not in ("", "."):
+                found = posixpath.join(found, part if part == ".." else self._alike(found, part) or part)
+        entry = self._alike(found, last) or self._alike(found, last, stem=True)
+        return None if entry is None else posixpath.join(found, entry)
 
-    def _listing(self, folder: str) -> dict[str, list[str]]:
+    def _alike(self, folder: str, name: str, stem: bool = False) -> str | None:
+        """The one entry of a folder with this normal name, or with this stem and the suffix of audio."""
+        alike = self._listing(folder)[stem].get(normal_name(name), [])
+        if name in alike:
+            return name
+        if len(alike) > 1:
+            raise ValueError(f"could be {listed(alike)}: write it as the file is named")
+        return alike[0] if alike else None
+
+    def _listing(self, folder: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Names on disk by their normal name, and those of audio by their stem's."""
         if folder not in self._entries:
-            entries: dict[str, list[str]] = {}
+            names, stems = {}, {}
             try:
                 for entry in sorted(os.listdir(os.path.join(self.root, folder))):
-                    entries.setdefault(normal_name(entry), []).append(entry)
+                    names.setdefault(normal_name(entry), []).append(entry)
+                    if suffix(entry) in AUDIO_SUFFIXES:
+                        stems.setdefault(normal_name(posixpath.splitext(entry)[0]), []).append(entry)
             except OSError:
                 pass  # no folder that can be looked into
-            self._entries[folder] = entries
+            self._entries[folder] = names, stems
         return self._entries[folder]
 
 

@@ -11,21 +11,17 @@ from modeling_sere.training.corpora.archive import archive_table
 from modeling_sere.training.corpora.columns import LABELLED, Table
 from modeling_sere.training.corpora.configs import configured_files
 from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, Locator, locate_file, suffix, walk
-from modeling_sere.training.corpora.metadata import Part, file_column, metadata_table
+from modeling_sere.training.corpora.metadata import Part, metadata_table
 from modeling_sere.training.corpora.names import clean_name, listed, normal_name, shown
 from modeling_sere.training.corpora.options import ReadOptions
 from modeling_sere.training.corpora.splits import chosen, split_in
 from modeling_sere.training.corpora.strict_json import parse_json
-from modeling_sere.training.corpora.text_table import JSON_LINES, SEPARATED, holds_audio, read_rows
+from modeling_sere.training.corpora.tables import TABLES, Tables
 from modeling_sere.training.corpora.tree import tree_table
 from modeling_sere.training.errors import RunError
 
-TABLES = (*SEPARATED, *JSON_LINES, ".parquet")
 DATA = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".tar": "tar"}
 PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
-MANY_TABLES = 20  # in one folder: then each is of one clip, and none lists them
-# .txt and .json files are mostly of one clip: they are tables if such a word is in their name
-_LISTING = re.compile(r"metadata|manifest|labels|train|valid|dev|test")
 
 
 def local_table(path: Path, options: ReadOptions) -> Table:
@@ -46,7 +42,7 @@ class Folder:
     """A corpus in a folder, read by the first of these that is there.
 
     1. tables at its top that name audio files: metadata.csv before others, or one for each split
-    2. metadata.csv, or another table of this name, in folders further down, one for each split
+    2. tables further down, one in each of some folders, or one for each split
     3. parquet, arrow or tar files, at any depth
     4. audio files, at any depth: the folders on the way to them tell emotions and speakers
     """
@@ -55,7 +51,6 @@ class Folder:
         self.path, self.options = path, options
         self.name = clean_name(path.resolve().name)
         self.locate = Locator(path, options.outside_files)
-        self.unused: list[str] = []  # tables at the top, and why
         self._saved: dict[str, set[str]] = {}  # folder -> files of the dataset that is saved in it
 
     def table(self) -> Table:
@@ -64,17 +59,19 @@ class Folder:
         Raises:
             RunError: nothing of these, several splits and none was chosen, or anything that cannot be used.
         """
-        table = self._read()
-        if self.unused:
-            told = [listed(self.unused, 5), table.reading.get("not used")]
+        tables = Tables(self.name, self.locate, self.options)
+        table = self._read(tables)
+        if tables.unused:
+            told = [listed(tables.unused, 5), table.reading.get("not used")]
             table.reading["not used"] = "; ".join(filter(None, told))
         return table
 
     def table_of_file(self, name: str) -> Table:
         """Return the table of the clips that one file at the top lists or holds. Raises as `table`."""
-        self._check(name)
-        if suffix(name) in TABLES and not self._holds_audio(name):
-            return metadata_table(self.name, self.path, [self._part(name)], self.options, self.options.split)
+        tables = Tables(self.name, self.locate, self.options)
+        tables.path(name)
+        if suffix(name) in TABLES and not tables.holds_audio(name):
+            return metadata_table(self.name, self.path, [tables.part(name)], self.options, self.options.split)
         if suffix(name) in DATA:
             return self._data_table(DATA[suffix(name)], {split_in(name) or "train": [name]})
         if suffix(name) in AUDIO_SUFFIXES:
@@ -83,11 +80,11 @@ class Folder:
             raise RunError(f"{shown(name)} is packed: unpack it and give the folder")
         raise RunError(f"{shown(name)} is no folder, table ({listed(TABLES)}), arrow or tar file: give one of these")
 
-    def _read(self) -> Table:
-        if self.options.config is None and (parts := self._tables_at_the_top()):
+    def _read(self, tables: Tables) -> Table:
+        if self.options.config is None and (parts := tables.at_the_top(self._names_at_the_top())):
             return self._metadata(parts)
         names = list(walk(self.path, self.options.outside_files))
-        if self.options.config is None and (parts := self._tables_further_down(names)):
+        if self.options.config is None and (parts := tables.further_down(names)):
             return self._metadata(parts)
         if self.options.config is not None or any(suffix(name) in DATA for name in names):
             return self._data(names)
@@ -98,7 +95,11 @@ class Folder:
         remedy = LABELLED if self.options.require_labels else "add a metadata.csv with the column file_name"
         raise RunError(f"{self.name} has neither a table nor audio, parquet, arrow or tar files: {remedy}")
 
-    # Tables, by their split; under an empty name one that is of no split
+    def _names_at_the_top(self) -> list[str]:
+        try:
+            return [name for name in sorted(os.listdir(self.path)) if os.path.isfile(self.path / name)]
+        except OSError as error:
+            raise RunError(f"{shown(str(self.path))} cannot be looked into ({error.strerror})") from error
 
     def _metadata(self, parts: Mapping[str, Part]) -> Table:
         if set(parts) == {""}:
@@ -107,62 +108,6 @@ class Folder:
         table = metadata_table(self.name, self.path, list(taken.values()), self.options)
         table.reading["split"] = listed(taken) + (f", of {listed(parts)}" if len(parts) > len(taken) else "")
         return table
-
-    def _tables_at_the_top(self) -> dict[str, Part]:
-        try:
-            names = sorted(os.listdir(self.path))
-        except OSError as error:
-            raise RunError(f"{shown(str(self.path))} cannot be looked into ({error.strerror})") from error
-        tables = [name for name in names if os.path.isfile(self.path / name) and self._is_table(name)]
-        if metadata := [name for name in tables if _is_metadata(name)]:
-            used = _only(metadata, self.name)
-            self.unused += [f"{name} ({used} goes before it)" for name in tables if name != used]
-            return {"": self._part(used)}
-        if len(tables) > MANY_TABLES:
-            self.unused.append(f"{len(tables)} tables, too many to list the clips")
-            return {}
-        parts = {}
-        for name in tables:
-            part = self._part(name)
-            if file_column(part, self.name, self.options) is None:
-                self.unused.append(f"{name} (no column of file names)")
-            else:
-                parts[name] = part
-        by_split = {split_in(name): part for name, part in parts.items()}
-        if None not in by_split and len(by_split) == len(parts):
-            return by_split
-        if len(parts) > 1:
-            raise RunError(f"{self.name} has several tables of audio files, {listed(parts)}: give one of them instead")
-        return dict(zip([""], parts.values(), strict=False))
-
-    def _tables_further_down(self, names: list[str]) -> dict[str, Part]:
-        inside: dict[str, list[str]] = defaultdict(list)
-        for name in names:
-            if _is_metadata(name) and self._is_table(name):
-                inside[posixpath.dirname(name)].append(name)
-        found = {folder: self._part(_only(tables, f"{self.name}/{folder}")) for folder, tables in inside.items()}
-        last = [posixpath.basename(folder) for folder in found]
-        return dict(zip(last, found.values(), strict=True)) if len(set(last)) == len(last) else found
-
-    def _is_table(self, name: str) -> bool:
-        if name.startswith(".") or suffix(name) not in TABLES:
-            return False
-        if suffix(name) in (".txt", ".json") and not _LISTING.search(normal_name(posixpath.basename(name))):
-            return False
-        return suffix(name) != ".parquet" or not self._holds_audio(name)
-
-    def _holds_audio(self, name: str) -> bool:
-        return suffix(name) == ".parquet" and holds_audio(self._check(name), f"{shown(name)} of {self.name}")
-
-    def _part(self, name: str) -> Part:
-        return Part(name, read_rows(self._check(name), f"{shown(name)} of {self.name}"))
-
-    def _check(self, name: str) -> Path:
-        """The path of a file, which has to be a regular one in the folder."""
-        locate_file(self.locate, name, "", lambda: self.name)
-        return Path(self.locate.path(name))
-
-    # Datasets
 
     def _data(self, names: list[str]) -> Table:
         parts = configured_files(self.name, self.path, names, self.options.config)
@@ -180,7 +125,7 @@ class Folder:
         return self._data_table(kinds.pop(), taken)
 
     def _data_table(self, kind: str, parts: Mapping[str, list[str]]) -> Table:
-        paths = {name: self._check(name) for part in parts.values() for name in part}
+        paths = {name: self._path(name) for part in parts.values() for name in part}
         if kind == "tar":
             table = archive_table(self.name, paths, self.options)
             table.reading["split"] = listed(parts)
@@ -189,6 +134,11 @@ class Folder:
 
         return files_table(self.name, kind, list(paths.values()), "+".join(parts), self.locate, self.options)
 
+    def _path(self, name: str) -> Path:
+        """The path of a file, which has to be a regular one in the folder."""
+        locate_file(self.locate, name, "", lambda: self.name)
+        return Path(self.locate.path(name))
+
     def _is_saved(self, name: str) -> bool:
         """Whether a file is of a dataset: in a folder that `save_to_disk` wrote others can lie about."""
         folder, base = posixpath.split(name)
@@ -196,7 +146,7 @@ class Folder:
         if suffix(name) != ".arrow" or not (self.path / state).is_file():
             return True
         if folder not in self._saved:
-            self._saved[folder] = _saved_files(self._check(state), f"{state} of {self.name}")
+            self._saved[folder] = _saved_files(self._path(state), f"{state} of {self.name}")
         return base in self._saved[folder]
 
     def _split(self, name: str) -> str:
@@ -213,13 +163,3 @@ def _saved_files(state: Path, title: str) -> set[str]:
         return {str(file["filename"]) for file in parse_json(state.read_text(encoding="utf-8"))["_data_files"]}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{title} is not what `save_to_disk` writes: save the dataset again") from error
-
-
-def _is_metadata(name: str) -> bool:
-    return normal_name(posixpath.splitext(posixpath.basename(name))[0]) == "metadata"
-
-
-def _only(tables: list[str], place: str) -> str:
-    if len(tables) > 1:
-        raise RunError(f"{place} has both {' and '.join(map(posixpath.basename, tables))}: keep one")
-    return tables[0]
