@@ -44,8 +44,9 @@ def test_model_without_a_source_needs_none():
 
 def test_flags():
     found = parse_arguments(
-        ["--shots", "3", "--setting", "inductive", "--no_speaker_ids", "--resume", "--learning_rate=1e-5"]
+        ["--shots", "3", "--setting", "inductive", "--no_speaker_ids", "--resume", "--learning_rate=1e-5", "--no_segments"]
     )
+    assert (found.segments, found.outside_files) == (False, False)
     assert (found.shots, found.setting, found.speaker_ids, found.resume) == (3, "inductive", False, True)
     assert found.learning_rate == 1e-5
 
@@ -72,6 +73,7 @@ def test_flags():
         (["--train_encoder", "full", "--encoder", "x"], "--refine_steps"),
         (["--model", "org/m", "--encoder", "x"], "--model brings its own encoder"),
         (["--model", "org/m", "--source_split", "train"], "those of a --source"),
+        (["--model", "org/m", "--source_revision", "v1"], "those of a --source"),
         (["--model", "org/m", "--refine_steps", "5"], "a model carries none: name a --source"),
         (["--model_revision", "v1"], "that of a --model"),
         (["--push_to_hub"], "set --hub_model_id owner/name, not None"),

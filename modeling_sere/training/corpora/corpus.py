@@ -173,22 +173,25 @@ class Corpus:
 
     def _decoded(self, recording: Recording, known: Collection[str]) -> Iterator[DecodedClip]:
         """Decode the clips of one file, one with each step; run in a thread."""
-        key = None
+        key, left = None, set(recording.indices)
         try:
             data = recording.read()
             key = hashlib.sha256(data).hexdigest()
-            if recording.spans is None:
-                waveform = None if key in known else read_audio(data, name=recording.name)
-                yield DecodedClip(recording.indices[0], key, waveform, None)
-            else:
-                yield from self._segments(recording, data, key, known)
-        except AudioError as error:
-            yield from (DecodedClip(index, key, None, error) for index in recording.indices)
+            for clip in self._clips(recording, data, key, known):
+                left.remove(clip.index)
+                yield clip
+            return
+        except AudioError as reason:
+            error = reason
         except MemoryError:
             error = AudioError(f"{recording.name} does not fit into the memory: cut it into shorter files")
-            yield from (DecodedClip(index, key, None, error) for index in recording.indices)
+        yield from (DecodedClip(index, key, None, error) for index in sorted(left))
 
-    def _segments(self, recording: Recording, data: bytes, key: str, known: Collection[str]) -> Iterator[DecodedClip]:
+    def _clips(self, recording: Recording, data: bytes, key: str, known: Collection[str]) -> Iterator[DecodedClip]:
+        if recording.spans is None:
+            waveform = None if key in known else read_audio(data, name=recording.name)
+            yield DecodedClip(recording.indices[0], key, waveform, None)
+            return
         keys = [segment_key(key, span) for span in recording.spans]
         wanted = []
         for row, (index, key) in enumerate(zip(recording.indices, keys, strict=True)):

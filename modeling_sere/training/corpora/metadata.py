@@ -17,7 +17,7 @@ from modeling_sere.training.corpora.columns import (
     told_columns,
 )
 from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, Files, Locator, locate_file
-from modeling_sere.training.corpora.names import compact_name, counted, listed, number, shown
+from modeling_sere.training.corpora.names import compact_name, counted, listed, normal_name, number, shown
 from modeling_sere.training.corpora.options import ReadOptions
 from modeling_sere.training.corpora.segments import BEGINS, DURATIONS, ENDS, Span, parse_span, segment_name
 from modeling_sere.training.corpora.splits import split_key
@@ -69,27 +69,30 @@ def metadata_table(
         raise RunError(f"{title} has no column 'file_name', only {listed(columns)}{_header_hint(columns)}")
     used = label_speaker_language(title, columns, options.columns)
     begin_end_duration = _span_columns(title, columns) if options.segments else (None, None, None)
-    reading = {"files": f"{tables}, column {shown(files)}"}
+    reading = {"files": f"{tables}, column {shown(files)}"} | told_columns(used)
     rows = [_Row(part, number, cells) for part in parts for number, cells in part.content.rows]
     rows = _of_split(rows, columns, title, split, reading)
 
     locate = Locator(folder, options.outside_files)
     names, spans = _clips(rows, corpus, files, begin_end_duration, locate)
-    reading |= told_columns(used)
-    if cut := sum(span is not None for span in spans):
-        told = ", ".join(filter(None, begin_end_duration))
-        reading["files"] += (
-            f"; {number(cut, 'clip')} cut out of {number(len(set(names)), 'file')} by the columns {told}"
-        )
-    if locate.respelled:
-        given, found = next(iter(locate.respelled.items()))
-        told = f"{len(locate.respelled)} found under another spelling, like {ascii(given)} under {ascii(found)}"
-        reading["files"] += f"; {told}"
+    reading["files"] += _told_clips(names, spans, begin_end_duration, locate)
     return Table(
         title, corpus, columns, [segment_name(*clip) for clip in zip(names, spans, strict=True)],
-        *(_cells(rows, corpus, column) for column in used),
-        Files(locate, names, spans if cut else None), reading,
+        *(_cells(rows, corpus, column) for column in used), Files(locate, names, spans if any(spans) else None), reading,
     )  # fmt: skip
+
+
+def _told_clips(names: list[str], spans: list[Span | None], columns: Iterable[str | None], locate: Locator) -> str:
+    """What the user should know of how files were found and cut."""
+    told = ""
+    if cut := sum(span is not None for span in spans):
+        files = number(len(set(names)), "file")
+        told += f"; {number(cut, 'clip')} cut out of {files} by the columns {', '.join(filter(None, columns))}"
+    if locate.respelled:
+        given, found = next(iter(locate.respelled.items()))
+        example = f"like {ascii(given)} under {ascii(found)}"
+        told += f"; {len(locate.respelled)} found under another spelling, {example}"
+    return told
 
 
 def _of_split(
@@ -103,7 +106,7 @@ def _of_split(
         return rows
     of_row = [cell_text(row.cells.get(column)) or "" for row in rows]
     told = counted(Counter(of_row))
-    if split is None:
+    if split is None or normal_name(split) == "all":
         reading["split"] = f"all rows; the column {shown(column)} has {told}"
         return rows
     wanted = {split_key(name) for name in split.split("+")}
