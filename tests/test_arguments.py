@@ -44,9 +44,10 @@ def test_model_without_a_source_needs_none():
 
 def test_flags():
     found = parse_arguments(
-        ["--shots", "3", "--setting", "inductive", "--no_speaker_ids", "--resume", "--learning_rate=1e-5", "--no_segments"]
+        ["--shots", "3", "--setting", "inductive", "--no_speaker_ids", "--resume", "--learning_rate=1e-5"]
     )
-    assert (found.segments, found.outside_files) == (False, False)
+    assert (found.segments, found.outside_files) == (True, False)
+    assert parse_arguments(["--no_segments"]).segments is False
     assert (found.shots, found.setting, found.speaker_ids, found.resume) == (3, "inductive", False, True)
     assert found.learning_rate == 1e-5
 

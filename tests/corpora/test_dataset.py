@@ -216,5 +216,5 @@ def test_absolute_paths_in_parquet_need_the_flag(tmp_path, cache):
     root = write_parquet(
         tmp_path / "set", 1, audio=[{"bytes": None, "path": str(outside)}], label=["fear"], language=None
     )
-    assert next(load_corpus(root).iter_audio()).error is not None
+    assert "--outside_files" in str(next(load_corpus(root).iter_audio()).error)
     assert next(load_corpus(root, outside_files=True).iter_audio()).error is None

@@ -66,6 +66,8 @@ def test_other_tables_are_told(tmp_path):
     }
     corpus = load_corpus(fill(tmp_path / "tracks", ["anger/0.wav", "fear/1.wav"], one_each))
     assert corpus.reading["not used"] == "30 tables, too many to list the clips"
+    texts = {f"train/{k}.txt": "what is said" for k in range(30)} | {"train/labels.csv": "file,emotion\n0.wav,anger\n"}
+    assert labels_of(fill(tmp_path / "texts", ["train/0.wav"], texts)) == {"train/0.wav": "anger"}
     several = {"folds/1.csv": TABLE, "folds/2.csv": TABLE, "doc/broken.csv": '"'}
     corpus = load_corpus(fill(tmp_path / "folds", ["anger/0.wav", "fear/1.wav"], several))
     assert corpus.reading["not used"] == (

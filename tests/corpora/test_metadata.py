@@ -136,6 +136,14 @@ def test_a_cell_of_several_values_is_refused(folder):
     assert "row 2: emotion holds several values" in error_of(root)
 
 
+def test_files_in_the_one_folder_beside_the_table(tmp_path):
+    root = fill(tmp_path / "set", ["clips/a.wav", "clips/b.wav", "other/c.wav"], {"metadata.csv": "path\na\nb.wav\n"})
+    corpus = load_corpus(root, require_labels=False)
+    assert corpus.names == ["clips/a.wav", "clips/b.wav"]
+    fill(root, ["other/a.wav"])
+    assert "row 2: a does not exist" in error_of(root, require_labels=False)
+
+
 @pytest.mark.parametrize("name", ["/etc/hosts", "../x.wav"])
 def test_file_names_stay_in_the_folder_unless_allowed(folder, tmp_path, name):
     fill(tmp_path, ["x.wav"])

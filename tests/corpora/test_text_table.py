@@ -55,6 +55,10 @@ def test_quotes_short_rows_and_cells_beyond_the_header(read):
     assert rows == [(2, {"file": "a.wav", "who": 'Doe, "J"', "emotion": "anger", "": ""}), (4, {"file": "b.wav"})]
 
 
+def test_blanks_after_separators(read):
+    assert read('file, emotion\n"a.wav", "x, y"\n').rows == [(2, {"file": "a.wav", "emotion": "x, y"})]
+
+
 def test_an_old_encoding_is_read_as_far_as_it_is_ascii(read):
     table = read("file;Größe\na.wav;1\n".encode("latin-1"))
     assert table.foreign and table.columns[0] == "file" and table.rows == [(2, {"file": "a.wav", "Größe": "1"})]
@@ -136,7 +140,8 @@ def test_any_cells_survive(tmp_path_factory, rows, separator, encoding):
     csv.writer(text, delimiter=separator).writerows([("one", "two"), *rows])
     path.write_bytes(text.getvalue().encode(encoding))
     found = read_rows(path, "table")
-    assert [tuple(row.values()) for _, row in found.rows] == [row for row in rows if any(cell.strip() for cell in row)]
+    cells = [tuple(cell.lstrip(" ") for cell in row.values()) for _, row in found.rows]
+    assert cells == [tuple(cell.lstrip(" ") for cell in row) for row in rows if any(cell.strip() for cell in row)]
 
 
 @settings(max_examples=60, deadline=None)

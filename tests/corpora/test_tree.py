@@ -1,10 +1,14 @@
 """Folders of audio files without a table."""
 
 import os
+import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.errors import RunError
 
 from .helpers import EMOTIONS, error_of, fill, labels_of
 
@@ -141,3 +145,25 @@ def test_what_cannot_be_a_clip_is_one_sentence(tmp_path):
     (root / "gone.wav").unlink()
     (root / os.fsdecode(b"\xff.wav")).touch()
     assert r"the file name '\udcff.wav' is not in UTF-8: rename the file" in error_of(root)
+
+
+folders = st.lists(
+    st.sampled_from(["train", "dev", "anger", "Wut", "SAD", "anna", "ben", "é", "e\u0301", "?"]), max_size=3
+)
+files = st.sampled_from(["0.wav", "1.WAV", "._2.wav", "x.txt", "train.csv", "metadata.json"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(folders, files), max_size=8, unique_by=str), st.booleans(), st.none() | st.just("train"))
+def test_any_folder_is_read_or_refused_in_one_line(tmp_path_factory, entries, labelled, split):
+    root = tmp_path_factory.mktemp("any")
+    paths = ["/".join([*inner, name]) for inner, name in entries]
+    fill(root, texts=dict.fromkeys(paths, ""))
+    try:
+        corpus = load_corpus(root, require_labels=labelled, split=split)
+    except RunError as error:
+        assert str(error).isprintable()
+    else:
+        assert set(corpus.names) <= {path for path in paths if path.lower().endswith(".wav") and "._" not in path}
+        assert not labelled or any(corpus.labels)
+    shutil.rmtree(root)

@@ -29,7 +29,7 @@ from modeling_sere.training.corpora.columns import (
     told_columns,
 )
 from modeling_sere.training.corpora.corpus import Recording
-from modeling_sere.training.corpora.files import Locator, read_bytes
+from modeling_sere.training.corpora.files import OUTSIDE, Locator, OutsideError, read_bytes
 from modeling_sere.training.corpora.names import compact_name, listed, number, shown
 from modeling_sere.training.corpora.options import ReadOptions
 from modeling_sere.training.errors import RunError, first_line
@@ -213,7 +213,8 @@ def _local_file(path: str, name: str, locate: Locator) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a file")
     except (OSError, ValueError) as error:
-        raise AudioError(f"{name} has no bytes, and its path leads to no file in the folder") from error
+        hint = f" ({OUTSIDE} allows others)" if isinstance(error, OutsideError) else ""
+        raise AudioError(f"{name} has no bytes, and its path leads to no file in the folder{hint}") from error
     return read_bytes(locate.path(found), name)
 
 

@@ -4,6 +4,7 @@ import os
 import posixpath
 import re
 import stat
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -78,6 +79,10 @@ class Locator:
             located = self._located(found)
             self.respelled[name] = found
             return located
+
+    def folders(self, inner: str) -> list[str]:
+        """Return the folders in a folder, by their names relative to the root; links and hidden ones are left out."""
+        return [posixpath.join(inner, name) for name in _contents(self.path(inner))[1]]
 
     def path(self, name: str) -> str:
         """Return the path of a file that has been located."""
@@ -162,35 +167,35 @@ def walk(folder: Path, outside: bool = False) -> Iterator[str]:
         RunError: a link to a folder outside, or a folder that may not be looked into.
     """
     locate = Locator(folder, outside)
-    title, seen, places = os.path.basename(locate.root), set(), [""]
-    for place in places:  # which grows
+    title, seen, waiting, links = os.path.basename(locate.root), set(), [""], deque()
+    while waiting or links:
+        inner = waiting.pop() if waiting else links.popleft()
         try:
-            locate(place)
+            locate(inner)
+            files, folders, linked = _contents(locate.path(inner))
         except OutsideError as error:
-            raise RunError(f"{title}: {shown(place)} {error}") from error
-        if (real := os.path.realpath(locate.path(place))) not in seen:
-            yield from _below(place, locate, seen, places)
-        seen.add(real)
+            raise RunError(f"{title}: {shown(inner)} {error}") from error
+        except OSError as error:
+            raise RunError(f"{title}: {shown(inner or title)} cannot be looked into ({error.strerror})") from error
+        if (real := os.path.realpath(locate.path(inner))) not in seen:
+            seen.add(real)
+            yield from (posixpath.join(inner, name) for name in files)
+            waiting += [posixpath.join(inner, name) for name in reversed(folders)]
+            links += [posixpath.join(inner, name) for name in linked]
 
 
-def _below(inner: str, locate: Locator, seen: set[str], links: list[str]) -> Iterator[str]:
-    """The files in one folder and those in it; links to folders are put aside."""
-    seen.add(os.path.realpath(locate.path(inner)))
-    try:
-        with os.scandir(locate.path(inner)) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-    except OSError as error:
-        raise RunError(f"{shown(locate.path(inner))} cannot be looked into ({error.strerror})") from error
-    for entry in entries:
-        name = posixpath.join(inner, entry.name)
-        if entry.name.startswith(".") or entry.name == "__MACOSX":
-            continue
-        if entry.is_symlink() and os.path.isdir(entry.path):
-            links.append(name)
-        elif not entry.is_symlink() and entry.is_dir():
-            yield from _below(name, locate, seen, links)
-        else:
-            yield name
+def _contents(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """What is in a folder and not hidden, sorted: files, folders, and links to folders."""
+    files, folders, links = [], [], []
+    with os.scandir(folder) as scan:
+        for entry in sorted(scan, key=lambda entry: entry.name):
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            if entry.is_symlink():
+                (links if os.path.isdir(entry.path) else files).append(entry.name)
+            else:
+                (folders if entry.is_dir() else files).append(entry.name)
+    return files, folders, links
 
 
 def read_bytes(path: str, name: str) -> bytes:

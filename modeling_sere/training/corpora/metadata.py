@@ -1,6 +1,7 @@
 """Corpora whose clips are listed in tables beside the audio: metadata.csv, train.tsv, manifest.jsonl and the like."""
 
 import posixpath
+import stat
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
@@ -78,7 +79,8 @@ def metadata_table(
     reading["files"] += _told_clips(names, spans, begin_end_duration, locate)
     return Table(
         title, corpus, columns, [segment_name(*clip) for clip in zip(names, spans, strict=True)],
-        *(_cells(rows, corpus, column) for column in used), Files(locate, names, spans if any(spans) else None), reading,
+        *(_cells(rows, corpus, column) for column in used),
+        Files(locate, names, spans if any(spans) else None), reading,
     )  # fmt: skip
 
 
@@ -155,15 +157,23 @@ def _clips(
 
 
 def _base(locate: Locator, table: str, first: str | None) -> str:
-    """The folder of a table, or that of the corpus if the first file is there and not beside the table."""
-    base = posixpath.dirname(table)
-    for place in (base, ""):
-        try:
-            locate(posixpath.join(place, first or ""))
+    """The folder in which the names of a table begin, by its first file.
+
+    It is the folder of the table, or that of the corpus, or the one folder beside the table in which the file is.
+    """
+    beside = posixpath.dirname(table)
+    for place in (beside, ""):
+        if _is_there(locate, posixpath.join(place, first or "")):
             return place
-        except (OSError, ValueError):
-            continue
-    return base
+    inside = [place for place in locate.folders(beside) if _is_there(locate, posixpath.join(place, first or ""))]
+    return inside[0] if len(inside) == 1 else beside
+
+
+def _is_there(locate: Locator, name: str) -> bool:
+    try:
+        return stat.S_ISREG(locate(name)[1].st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _cells(rows: list[_Row], corpus: str, column: str | None) -> list[str | None] | None:

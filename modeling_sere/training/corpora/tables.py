@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from modeling_sere.training.corpora.files import Locator, locate_file, suffix
@@ -36,7 +37,7 @@ class Tables:
         Raises:
             RunError: several tables that could be meant, or one that cannot be read.
         """
-        parts = self._in_one_folder([name for name in names if self.is_table(name)])
+        parts = self._in_one_folder(self._tables(names))
         by_split = _by_split(parts)
         if by_split is None:
             raise RunError(
@@ -53,9 +54,11 @@ class Tables:
         Raises:
             RunError: one that cannot be read.
         """
-        tables = [name for name in names if "/" in name and self.is_table(name)]
+        tables = self._tables(name for name in names if "/" in name)
         if len(tables) > MANY:
+            others = [name for name in tables if not _is_metadata(name)]
             tables = [name for name in tables if _is_metadata(name)]
+            self.unused.append(f"{len(others)} tables further down, too many to list the clips")
         inside: dict[str, list[str]] = defaultdict(list)
         for name in tables:
             inside[posixpath.dirname(name)].append(name)
@@ -70,6 +73,12 @@ class Tables:
             else:
                 found |= {posixpath.join(title, split).rstrip("/"): part for split, part in by_split.items()}
         return found
+
+    def _tables(self, names: Iterable[str]) -> list[str]:
+        """Those that may be tables of clips; of files that are mostly of one clip, only if there are few."""
+        tables = [name for name in names if self.is_table(name)]
+        doubtful = [name for name in tables if suffix(name) in (".txt", ".json") and not _is_listing(name)]
+        return tables if len(doubtful) <= MANY else sorted(set(tables) - set(doubtful))
 
     def _in_one_folder(self, tables: list[str]) -> dict[str, Part]:
         """The tables of a folder that name audio files, by their name: metadata.csv alone if it is there."""

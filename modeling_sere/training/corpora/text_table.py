@@ -17,6 +17,8 @@ SEPARATED, JSON_LINES = (".csv", ".tsv", ".txt"), (".jsonl", ".ndjson", ".json")
 MAX_TABLE_BYTES = 2**30  # a table is read whole
 MAX_HEADER = 10_000  # characters of the first row
 AS_UTF8 = "save the table as UTF-8 (in Excel, CSV UTF-8)"
+# what a damaged or strange parquet file is answered with, beside pyarrow's own errors
+DAMAGE = (OSError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError, NotImplementedError)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -76,7 +78,7 @@ def _decoded(data: bytes) -> str:
 
 def _read_separated(text: str, title: str) -> Rows:
     separator, number, text = _separator(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     columns, rows = None, []
     try:
         for record in reader:
@@ -140,7 +142,7 @@ def _read_parquet(path: Path, title: str) -> Rows:
         names = _class_names(table.schema)
         columns = [name for name in table.column_names if not name.startswith("__index_level_")]
         cells = [table.column(name).to_pylist() for name in columns]
-    except (OSError, ValueError, ArithmeticError, LookupError, pyarrow.ArrowException) as error:
+    except (*DAMAGE, pyarrow.ArrowException) as error:
         raise RunError(f"{title} cannot be read as parquet: {first_line(error)}") from error
     for column, values in zip(columns, cells, strict=True):
         if column in names:
@@ -158,7 +160,7 @@ def holds_audio(path: Path, title: str) -> bool:
 
     try:
         types = pyarrow.parquet.read_schema(path).types
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
+    except (*DAMAGE, pyarrow.ArrowException) as error:
         raise RunError(f"{title} cannot be read as parquet: {first_line(error)}") from error
     parts = [{field.name for field in kind} for kind in types if pyarrow.types.is_struct(kind)]
     return any({"bytes", "path"} <= names or {"array", "sampling_rate"} <= names for names in parts) or any(
