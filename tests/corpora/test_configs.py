@@ -51,7 +51,7 @@ def test_forms(configured, text, config, files):
 @pytest.mark.parametrize("form", ['- data_files: "{}"', '- data_files: [{{split: train, path: ["{}"]}}]',
                                   '- {{data_files: "*", data_dir: "{}"}}'])  # fmt: skip
 def test_nothing_outside_the_folder_is_followed(configured, pattern, form):
-    with pytest.raises(RunError, match=r"^README\.md of set takes data from .*(is not followed|no such file)"):
+    with pytest.raises(RunError, match=r"^README\.md of set takes data from .*(is not followed|of this name)"):
         configured(form.format(pattern))
 
 

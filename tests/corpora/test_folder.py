@@ -113,6 +113,14 @@ def test_a_table_further_down_may_name_files_from_the_top(tmp_path):
     names = [f"wav/{name}" for name in FILES]
     text = "file_name,emotion\n" + "".join(f"{name},anger\n" for name in names)
     assert list(labels_of(fill(tmp_path / "set", names, {"info/metadata.csv": text}))) == names
+    assert "split" not in load_corpus(tmp_path / "set").reading
+
+
+def test_parquet_without_audio_is_no_corpus(tmp_path):
+    datasets.Dataset.from_dict({"f0": [100.0]}).to_parquet(tmp_path / "pitch.parquet")
+    fill(tmp_path, ["anger/0.wav", "fear/1.wav"])
+    assert labels_of(tmp_path) == {"anger/0.wav": "anger", "fear/1.wav": "fear"}
+    assert load_corpus(tmp_path).reading["not used"] == "pitch.parquet (no column of file names)"
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

@@ -126,6 +126,14 @@ def test_silent_and_identical_clips_are_told_or_refused(train, data, tmp_path):
         train(target=fill(tmp_path / "same", texts=same))
 
 
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_each_side_has_its_flags(train, data, side):
+    for flag, message in (("revision", "has no revision"), ("config", "without configurations"), ("split", "no split")):
+        with pytest.raises(RunError, match=message) as caught:
+            train(**{f"{side}_{flag}": "v1"})
+        assert side in str(caught.value)
+
+
 def test_speakers_that_are_known_of_most_clips(train, data, tmp_path):
     shutil.copytree(data / "target", tmp_path / "target")
     rows = read_metadata(tmp_path / "target")

@@ -13,7 +13,7 @@ def configured_files(corpus: str, folder: Path, names: list[str], config: str | 
     """Return the files of a configuration by split, of those in the folder; None if the README.md names no files.
 
     Args:
-        names: the files of the folder, relative to it. config: which configuration; without it the default one.
+        names: the files of data in the folder, relative to it. config: which configuration; without it the default one.
 
     Raises:
         RunError: no such configuration, several and none is chosen, or data outside the folder, which is not followed.
@@ -38,7 +38,10 @@ def configured_files(corpus: str, folder: Path, names: list[str], config: str | 
             )
         found = [name for name in names if re.fullmatch(_regular_expression(pattern), name)]
         if not found:
-            raise RunError(f"README.md of {corpus} takes data from {shown(pattern)}, but there is no such file")
+            raise RunError(
+                f"README.md of {corpus} takes data from {shown(pattern)}, but there is no parquet, arrow or tar file of"
+                " this name"
+            )
         files.setdefault(split, []).extend(name for name in found if name not in files.get(split, []))
     return files
 

@@ -86,8 +86,9 @@ class Folder:
         names = list(walk(self.path, self.options.outside_files))
         if self.options.config is None and (parts := tables.further_down(names)):
             return self._metadata(parts)
-        if self.options.config is not None or any(suffix(name) in DATA for name in names):
-            return self._data(names)
+        data = [name for name in names if suffix(name) in DATA and not tables.is_table(name)]
+        if data or self.options.config is not None:
+            return self._data(data)
         if any(suffix(name) in AUDIO_SUFFIXES for name in names):
             return tree_table(self.name, self.locate, names, self.options)
         if packed := [name for name in names if suffix(name) in PACKED]:
@@ -110,17 +111,18 @@ class Folder:
         return table
 
     def _data(self, names: list[str]) -> Table:
+        """The clips in files of data, of which these are there."""
         parts = configured_files(self.name, self.path, names, self.options.config)
         if parts is None:
             parts = defaultdict(list)
             for name in names:
-                if suffix(name) in DATA and self._is_saved(name):
+                if self._is_saved(name):
                     parts[self._split(name)].append(name)
         taken = chosen(self.name, parts, self.options.split)
-        kinds = {DATA.get(suffix(name), suffix(name)) for part in taken.values() for name in part}
+        kinds = {DATA[suffix(name)] for part in taken.values() for name in part}
         if not kinds:
             raise RunError(f"{self.name} has files of data, but its state.json names others: save the dataset again")
-        if len(kinds) > 1 or not kinds <= set(DATA.values()):
+        if len(kinds) > 1:
             raise RunError(f"{self.name} has data in files of several kinds, {listed(sorted(kinds))}: keep one of them")
         return self._data_table(kinds.pop(), taken)
 

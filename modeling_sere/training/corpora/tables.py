@@ -10,7 +10,7 @@ from modeling_sere.training.corpora.files import Locator, locate_file, suffix
 from modeling_sere.training.corpora.metadata import Part, file_column
 from modeling_sere.training.corpora.names import listed, normal_name, shown
 from modeling_sere.training.corpora.options import ReadOptions
-from modeling_sere.training.corpora.splits import split_in
+from modeling_sere.training.corpora.splits import are_splits, split_in
 from modeling_sere.training.corpora.text_table import JSON_LINES, SEPARATED, holds_audio, read_rows
 from modeling_sere.training.errors import RunError
 
@@ -72,7 +72,8 @@ class Tables:
                 self.unused += [f"{name} (one of several tables in {folder})" for name in parts]
             else:
                 found |= {posixpath.join(title, split).rstrip("/"): part for split, part in by_split.items()}
-        return found
+        # one table alone is no split, unless it is called so
+        return found if len(found) != 1 or are_splits(found) else dict(zip([""], found.values(), strict=True))
 
     def _tables(self, names: Iterable[str]) -> list[str]:
         """Those that may be tables of clips; of files that are mostly of one clip, only if there are few."""
