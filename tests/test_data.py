@@ -20,7 +20,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from modeling_sere.audio_sere import AudioError
+from modeling_sere.audio_sere import AudioError, to_mono_16k
 from modeling_sere.training import data
 from modeling_sere.training.data import (
     LABEL_ALIASES,
@@ -403,6 +403,34 @@ def test_bad_clips_come_with_their_error(folder):
         corpus.content_key(1)
 
 
+def test_files_that_would_fill_the_memory_are_skipped(folder):
+    """Hours in a small file, and gigabytes of nothing, become clips with a reason."""
+    root = folder("file_name,emotion\na.wav,anger\nb.flac,fear\nsub/c.wav,anger\nd.wav,fear\n", ["a.wav", "sub/c.wav"])
+    with soundfile.SoundFile(root / "b.flac", "w", 8_000, 1, "PCM_16") as file:
+        for _ in range(12):
+            file.write(np.zeros(60 * 8_000, np.int16))
+    (root / "d.wav").write_bytes(wav(0))
+    os.truncate(root / "d.wav", 20 * 2**30)
+    first, long, third, huge = load_corpus(root).iter_audio()
+    assert first.error is None
+    assert third.error is None
+    assert str(long.error) == "b.flac lasts more than 600 s (max_seconds): cut it into shorter clips"
+    assert str(huge.error) == "d.wav has more than 512 MB: cut it into clips, or leave it out"
+
+
+def test_a_file_that_became_a_pipe_is_skipped(folder):
+    corpus = load_corpus(folder("file_name,emotion\na.wav,anger\n", ["a.wav"]))
+    path = corpus._audio._root + "/a.wav"
+    os.unlink(path)
+    os.mkfifo(path)
+    clips = []
+    reader = threading.Thread(target=lambda: clips.extend(corpus.iter_audio()), daemon=True)
+    reader.start()
+    reader.join(20)
+    (clip,) = clips
+    assert str(clip.error) == "a.wav is a pipe or a device, not a file: read it and pass its bytes"
+
+
 def test_prefetching_is_bounded_and_stops_with_the_caller(folder, monkeypatch):
     files = [f"{i:03}.wav" for i in range(100)]
     corpus = load_corpus(folder("file_name,emotion\n" + "".join(f"{name},fear\n" for name in files), files))
@@ -532,6 +560,32 @@ def test_parquet_without_features_or_with_two_audio_columns(tmp_path, cache, str
     pq.write_table(pa.table({"one": audio, "two": audio, "emotion": ["fear"] * 3}), tmp_path / "set" / "x.parquet")
     assert "no obvious audio column" in error_of(tmp_path / "set", streaming=streaming)
     assert len(list(load_corpus(tmp_path / "set", streaming=streaming, audio_column="two").iter_audio())) == 3
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_parquet_with_decoded_audio(tmp_path, cache, streaming):
+    """Columns of {array, sampling_rate}, as they come from audio that was decoded and saved; integers are PCM."""
+    tone = 0.5 * np.sin(2 * np.pi * 50 * np.arange(6_400) / 32_000)
+    cells = [
+        {"array": tone.tolist(), "sampling_rate": 32_000}, None, {"array": [0.0] * 10, "sampling_rate": 32_000},
+        {"array": tone.tolist(), "sampling_rate": None},
+    ]  # fmt: skip
+    for name in ("floats", "integers"):
+        (tmp_path / name).mkdir()
+    pq.write_table(pa.table({"audio": cells, "emotion": ["fear"] * 4}), tmp_path / "floats" / "x.parquet")
+    pcm = [{"array": np.round(32_767 * tone).astype(int), "sampling_rate": 32_000}]
+    pq.write_table(pa.table({"audio": pcm, "emotion": ["fear"]}), tmp_path / "integers" / "x.parquet")
+    clips = list(load_corpus(tmp_path / "floats", streaming=streaming).iter_audio())
+    assert clips[0].error is None
+    np.testing.assert_allclose(clips[0].waveform, to_mono_16k(tone, 32_000), atol=1e-6)
+    assert [str(clip.error) for clip in clips[1:]] == [
+        "train[1] has no audio",
+        "train[2] lasts 0.000 s, at least 0.1 s are needed",
+        'train[3] cannot be read (a mapping with audio samples needs their "sampling_rate" in Hz)',
+    ]
+    (clip,) = load_corpus(tmp_path / "integers", streaming=streaming).iter_audio()
+    assert clip.error is None
+    np.testing.assert_allclose(clip.waveform, clips[0].waveform, atol=1e-4)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

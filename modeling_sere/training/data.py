@@ -30,11 +30,13 @@ from typing import Any, Protocol
 import datasets
 import fsspec
 import numpy as np
+import soundfile
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError
 
-from modeling_sere.audio_sere import AudioError, read_audio
+from modeling_sere.audio_sere import SAMPLING_RATE, AudioError, read_audio
+from modeling_sere.decoding_sere import MAX_BYTES, check_regular
 
 logger = logging.getLogger(__name__)
 
@@ -580,10 +582,17 @@ class _Files:
 
 def _file_bytes(path: str, name: str) -> bytes:
     try:
+        check_regular(path, name)
         with open(path, "rb") as file:
+            _check_size(os.fstat(file.fileno()).st_size, name)
             return file.read()
     except (FileNotFoundError, PermissionError) as error:  # other OSErrors are the disk's fault, not the clip's
         raise AudioError(f"{name} cannot be read ({error.strerror})") from error
+
+
+def _check_size(size: int, name: str):
+    if size > MAX_BYTES:  # of a sparse file, more than any memory holds
+        raise AudioError(f"{name} has more than {MAX_BYTES >> 20} MB: cut it into clips, or leave it out")
 
 
 # Datasets: parquet folders and the Hub
@@ -631,7 +640,9 @@ def _dataset_table(
             count, cells = _streamed_cells(only(read or [audio]), used)
         else:
             count, cells = len(dataset), {column: dataset[column][:] for column in used if column}
-        encoded = only([audio]).cast_column(audio, datasets.Audio(decode=False))
+        encoded = only([audio])
+        if not _holds_samples(dataset.features[audio]):
+            encoded = encoded.cast_column(audio, datasets.Audio(decode=False))
         texts = [column and _as_text(cells[column], dataset.features[column], f"{title}: {column}") for column in used]
     names = [f"{split}[{row}]" for row in range(count)]
     read_cell = _CellReader(audio, _Locator(folder) if local else None, source, token)
@@ -672,6 +683,11 @@ def _audio_column(title: str, features: datasets.Features, named: str | None) ->
     return usual[0]
 
 
+def _holds_samples(feature: Any) -> bool:
+    """Whether a column holds decoded audio, as `{array, sampling_rate}`."""
+    return isinstance(feature, dict) and {"array", "sampling_rate"} <= feature.keys()
+
+
 def _streamed_cells(rows: datasets.IterableDataset, used: list[str | None]) -> tuple[int, dict[str, list]]:
     """The number of rows, and the values of the used columns, in one pass."""
     count, cells = 0, {column: [] for column in used if column}
@@ -699,7 +715,9 @@ class _CellReader:
         self._dataset, self._token = dataset, token  # of the Hub
 
     def __call__(self, cell: Mapping | None, name: str) -> bytes:
-        if cell is None or (cell["bytes"] is None and not cell["path"]):
+        if cell is not None and cell.get("array") is not None:
+            return _as_wav(cell, name)
+        if cell is None or (cell.get("bytes") is None and not cell.get("path")):
             raise AudioError(f"{name} has no audio")
         if cell["bytes"] is not None:
             return cell["bytes"]
@@ -714,7 +732,9 @@ class _CellReader:
         if re.fullmatch(rf"(zip://[^:]*::)?hf://datasets/{re.escape(self._dataset)}[@/](?!.*\.\.)[^:]*", path):
             try:
                 with fsspec.open(path, "rb", hf={"token": self._token}) as file:
-                    return file.read()
+                    data = file.read(MAX_BYTES + 1)
+                _check_size(len(data), name)
+                return data
             except FileNotFoundError as error:  # anything else is the network's fault, not the clip's
                 raise AudioError(f"{name} cannot be read (no such file in {self._dataset})") from error
         roots = [os.path.realpath(root) for root in (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)]
@@ -722,6 +742,17 @@ class _CellReader:
         if "://" not in path and any(os.path.commonpath([root, real]) == root for root in roots):
             return _file_bytes(real, name)
         raise AudioError(f"{name} has no bytes, and its path is not part of {self._dataset}")
+
+
+def _as_wav(cell: Mapping, name: str) -> bytes:
+    """Decoded audio as the file that the rest of the way expects, at 16 kHz in floats."""
+    try:
+        samples = read_audio(cell, name)
+    except TypeError as error:
+        raise AudioError(f"{name} cannot be read ({error})") from error
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLING_RATE, "FLOAT", format="WAV")
+    return buffer.getvalue()
 
 
 class _Rows:
