@@ -21,6 +21,7 @@ import numpy as np
 
 MAX_BYTES = 2**29  # of an encoded file that is held in memory: 10 minutes of 8 channels in 24 bits at 44.1 kHz fit
 MAX_FILE_CHANNELS = 64  # seventh-order ambisonics; 255 channels of Vorbis decode no faster than they play
+MAX_HOLE_BYTES = 2**26  # of zeros read in search of the next samples; sparse files have them without end
 BLOCK_VALUES = 2**18  # samples times channels decoded at a time: 1 MB
 FFMPEG_OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,asf,avi,flv,mpegts,amr,caf",
@@ -48,7 +49,7 @@ def file_blocks(source: Any, name: str) -> Iterator[tuple[np.ndarray, int]]:
     """
     soundfile = require("soundfile")
     with _opened(source, name) as file:
-        watched = _Watched(file)
+        watched = _Watched(file, name)
         try:
             decoder = soundfile.SoundFile(watched)
         except soundfile.SoundFileError as error:
@@ -60,11 +61,12 @@ def file_blocks(source: Any, name: str) -> Iterator[tuple[np.ndarray, int]]:
             step = max(1, BLOCK_VALUES // decoder.channels)
             try:
                 while len(block := decoder.read(step, dtype="float32", always_2d=True)):
+                    watched.check()
                     yield block, decoder.samplerate
             except soundfile.SoundFileError as error:
                 watched.check()
                 raise AudioError(f"{name} cannot be read as audio ({_reason(error)}): it is damaged") from error
-            watched.check()
+            watched.check()  # a decoder takes an error for the end of the file
 
 
 def require(module: str) -> Any:
@@ -104,8 +106,10 @@ def _container_blocks(file: "_Watched", name: str, reason: str) -> Iterator[tupl
                 if form != (form := (frame.format.name, frame.layout.name, frame.sample_rate)):
                     # into one plane: of 8 planes or more PyAV 18 would read past the last
                     converter = av.AudioResampler(format="flt")
+                file.check()
                 for part in converter.resample(frame):
                     yield part.to_ndarray().reshape(-1, channels), part.sample_rate
+            file.check()
     except av.FFmpegError as error:
         file.check()
         raise AudioError(
@@ -164,20 +168,36 @@ def _rewind(file: Any, name: str):
 class _Watched:
     """A file whose errors wait for `check`: decoders in C that call it would print them, and go on as at its end."""
 
-    def __init__(self, file: BinaryIO):
-        self.file, self.error = file, None
+    def __init__(self, file: BinaryIO, name: str):
+        self.file, self.name = file, name
+        self.error, self.zeros = None, 0
 
     def check(self):
-        """Raises: OSError: a read has failed."""
+        """Raise what a read has met, and let the search for the next samples begin.
+
+        Raises:
+            OSError: a read has failed.
+            AudioError: there were more than `MAX_HOLE_BYTES` of zeros and no samples.
+        """
+        self.zeros = 0
         if self.error is not None:
             raise self.error
 
     def read(self, size: int = -1) -> bytes:
+        if self.error is not None:
+            return b""
         try:
-            return self.file.read(size)
+            data = self.file.read(size)
         except OSError as error:
             self.error = error
             return b""
+        self.zeros = 0 if data.strip(b"\0") else self.zeros + len(data)
+        if self.zeros > MAX_HOLE_BYTES:
+            self.error = AudioError(
+                f"{self.name} has more than {MAX_HOLE_BYTES >> 20} MB of zeros in place of audio: it is damaged"
+            )
+            return b""
+        return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:

@@ -145,6 +145,8 @@ class _Download:
             return "it broke off before its end"
         if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
             return "the answer is not HTTP"
+        if isinstance(error, ConnectionError) and error.strerror is None:
+            return "the connection was closed"
         return getattr(error, "strerror", None) or type(error).__name__
 
 

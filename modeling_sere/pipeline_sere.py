@@ -196,8 +196,7 @@ class SerePipeline(AudioClassificationPipeline):
         max_seconds: float = MAX_SECONDS,
     ) -> dict[str, Any]:
         """The input's `name`, and its `clip` (n,), or its source as `recording` if it lasts over 30 s, left unread."""
-        if isinstance(inputs, Mapping) and "audio" in inputs:
-            inputs = inputs["audio"]
+        inputs = _audio_in(inputs)
         name = name_of(inputs)
         if (url := _url_in(inputs)) is not None:
             inputs = fetch(url, max_bytes, timeout)
@@ -215,8 +214,8 @@ class SerePipeline(AudioClassificationPipeline):
     ) -> PipelineIterator:
         _check_count("batch_size", batch_size)
 
-        def prepare(get: Callable[[], Any]) -> dict[str, Any]:
-            return self._prepared(get, preprocess_params)
+        def prepare(get: Callable[[], Any], name: str = "<input>") -> dict[str, Any]:
+            return self._prepared(get, name, preprocess_params)
 
         if isinstance(inputs, Sized):
             dataset, batches_ahead = _Indexed(inputs, prepare), BATCHES_AHEAD
@@ -228,18 +227,18 @@ class SerePipeline(AudioClassificationPipeline):
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> Any:
-        prepared = self._prepared(lambda: inputs, preprocess_params)
+        prepared = self._prepared(lambda: inputs, "<input>", preprocess_params)
         return self.postprocess(self._scored([prepared], **forward_params)[0], **postprocess_params)
 
-    def _prepared(self, get: Callable[[], Any], preprocess_params: dict) -> dict[str, Any]:
+    def _prepared(self, get: Callable[[], Any], name: str, preprocess_params: dict) -> dict[str, Any]:
         """What `preprocess` makes of an input, or its `error`, which travels on to `postprocess` in its place.
 
-        An error that were raised here would end the iterators around this pipeline, and every later answer with them.
+        Raised here, it would end the iterators around this pipeline, and every later answer with them. The input has
+        this name until it is there.
         """
-        name = "<input>"
         try:
             item = get()
-            name = name_of(item["audio"] if isinstance(item, Mapping) and "audio" in item else item)
+            name = name_of(_audio_in(item))
             return self.preprocess(item, **preprocess_params)
         except INPUT_ERRORS as error:
             return {"name": name, "error": error}
@@ -277,9 +276,10 @@ class SerePipeline(AudioClassificationPipeline):
         clips = iter(self._outputs([item["clip"] for item in prepared if "clip" in item], statistics))
         scored = [{**(next(clips) if "clip" in item else {}), "name": item["name"]} for item in prepared]
         for item, output in zip(prepared, scored, strict=True):
+            if "error" in item:
+                output["error"] = item["error"]
+                continue
             try:
-                if "error" in item:
-                    raise item["error"]
                 if "clip" in item:
                     _check_finite(output, item["name"])
                 if return_timestamps or "recording" in item:
@@ -377,14 +377,14 @@ class SerePipeline(AudioClassificationPipeline):
 class _Indexed(Dataset):
     """Inputs that have places, prepared one by one."""
 
-    def __init__(self, inputs: Any, prepare: Callable[[Callable[[], Any]], dict]):
+    def __init__(self, inputs: Any, prepare: Callable[[Callable[[], Any], str], dict]):
         self.inputs, self.prepare = inputs, prepare
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, place: int) -> dict:
-        return self.prepare(lambda: self.inputs[place])
+        return self.prepare(lambda: self.inputs[place], f"<input {place}>")
 
 
 class _InOrder:
@@ -398,14 +398,24 @@ class _InOrder:
         return len(self.prepared)
 
     def __iter__(self) -> Iterator[dict]:
-        prepared = iter(self.prepared)
-        while held := list(islice(prepared, self.ahead)):
-            order = sorted(range(len(held)), key=lambda i: len(held[i].get("clip", ())))
+        for group in self._groups():
+            order = sorted(range(len(group)), key=lambda i: len(group[i].get("clip", ())))
             outputs = {}
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
-                outputs.update(zip(batch, self.score([held[i] for i in batch]), strict=True))
-            yield from (outputs[i] for i in range(len(held)))
+                outputs.update(zip(batch, self.score([group[i] for i in batch]), strict=True))
+            yield from (outputs[i] for i in range(len(group)))
+
+    def _groups(self) -> Iterator[list[dict]]:
+        """Inputs that are in memory at the same time: of recordings, which may be large, one at most."""
+        group = []
+        for item in self.prepared:
+            group.append(item)
+            if len(group) == self.ahead or "recording" in item:
+                yield group
+                group = []
+        if group:
+            yield group
 
 
 def _check_finite(output: dict[str, Any], name: str) -> dict[str, Any]:
@@ -422,6 +432,11 @@ def _sentence(error: Exception, name: str) -> str:
     """The error in one line that names the input."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return text if name in text else f"{name} cannot be read ({text})"
+
+
+def _audio_in(item: Any) -> Any:
+    """The audio of a row of a dataset, or the item itself."""
+    return item["audio"] if isinstance(item, Mapping) and "audio" in item else item
 
 
 def _url_in(inputs: Any) -> str | None:

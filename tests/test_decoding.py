@@ -4,14 +4,15 @@ import io
 import os
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 import soundfile
-from container_fixtures import CONTAINERS, WITH_VIDEO, container
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.reliability.containers import CONTAINERS, WITH_VIDEO, container
 from modeling_sere import decoding_sere
 from modeling_sere.audio_sere import read_audio
 from modeling_sere.decoding_sere import AudioError, file_blocks
@@ -25,6 +26,12 @@ def encoded(kind: str, **options) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, tone(16_000)[0], 16_000, format=kind, **options)
     return buffer.getvalue()
+
+
+FILES = {
+    **{kind: encoded(kind) for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF")},
+    **{name: container(name, tone(CONTAINERS[name][2])) for name in ("m4a", "webm", "aac", "wma", "avi", "ts")},
+}
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -53,6 +60,23 @@ def test_containers_without_pyav_name_the_extra(monkeypatch):
 def test_video_without_sound(name):
     with pytest.raises(AudioError, match=r"^clip\.mp4 cannot be read as audio: it is a video without sound$"):
         read_audio(container(name, tone(16_000), sound=False), "clip.mp4")
+
+
+def test_holes_are_not_searched_to_their_end(tmp_path):
+    """A sparse file of 20 GB takes no room on a disk, and minutes of a decoder that looks for the next packet."""
+    path = tmp_path / "sparse.bin"
+    for data in (FILES["webm"], FILES["OGG"], FILES["FLAC"][:3_000]):
+        path.write_bytes(data)
+        os.truncate(path, 20 * 2**30)
+        start = time.process_time()
+        with pytest.raises(AudioError, match=r"^clip 7 has more than 64 MB of zeros in place of audio"):
+            read_audio(path, "clip 7")
+        assert time.process_time() - start < 20
+    silence = tmp_path / "silence.wav"
+    with soundfile.SoundFile(silence, "w", 48_000, 8, "PCM_24") as file:  # zeros that are audio are no hole
+        for _ in range(80):
+            file.write(np.zeros((48_000, 8), np.int16))
+    assert not read_audio(silence).any()
 
 
 @pytest.mark.parametrize(
@@ -153,12 +177,6 @@ def test_absurd_numbers_of_channels_are_refused():
     soundfile.write(buffer, np.zeros((16_000, 65)), 16_000, format="WAV")
     with pytest.raises(AudioError, match="has 65 channels, at most 64"):
         read_audio(buffer.getvalue())
-
-
-FILES = {
-    **{kind: encoded(kind) for kind in ("WAV", "FLAC", "OGG", "MP3", "AIFF")},
-    **{name: container(name, tone(CONTAINERS[name][2])) for name in ("m4a", "webm", "aac", "wma", "avi", "ts")},
-}
 
 
 @given(st.data())

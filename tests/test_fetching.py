@@ -1,8 +1,6 @@
 """Fetching URLs: whatever a server sends, the answer is bytes or one sentence, in time, and no secret is repeated."""
 
 import base64
-import contextlib
-import socketserver
 import threading
 import time
 
@@ -10,57 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.reliability.server import BEHAVIOURS, BODY, Server, answer, endlessly
 from modeling_sere.decoding_sere import AudioError
 from modeling_sere.fetching_sere import _redirected, _Refused, fetch, is_url, shown_url
-
-BODY = bytes(range(256)) * 400
-
-
-def answer(body: bytes = b"", status: str = "200 OK", length: int | None = None, **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body) if length is None else length}", "Connection: close"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
-
-
-class Server(socketserver.ThreadingTCPServer):
-    """Sends what stands in `answers` under the path asked for, bytes or an iterable of them; keeps the requests."""
-
-    allow_reuse_address = daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.requests = {}, []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(socketserver.StreamRequestHandler):
-    def handle(self):
-        lines = []
-        while (line := self.rfile.readline().strip()) != b"":
-            lines.append(line.decode())
-        self.server.requests.append(lines)
-        parts = self.server.answers[lines[0].split()[1]]
-        with contextlib.suppress(OSError):  # the other side has had enough
-            for part in [parts] if isinstance(parts, bytes) else parts:
-                self.wfile.write(part)
 
 
 @pytest.fixture(scope="module")
 def server():
     with Server() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
-
-
-def endlessly(first: bytes, part: bytes, pause: float = 0.0):
-    yield first
-    while True:
-        yield part
-        time.sleep(pause)
 
 
 def test_bodies_come_whole(server):
@@ -77,34 +33,9 @@ def test_odd_addresses_are_quoted(server):
     assert fetch(f"{server.url}/a b/ü.wav?x=%20#t=3").getvalue() == BODY
 
 
-@pytest.mark.parametrize(
-    ("sent", "message"),
-    [
-        (answer(BODY), r"it has 102400 bytes, more than the limit of 50000 \(max_bytes\)"),
-        (endlessly(b"HTTP/1.1 200 OK\r\n\r\n", BODY), r"it has more bytes than the limit of 50000 \(max_bytes\)"),
-        (endlessly(b"HTTP/1.1 200 OK\r\n\r\n", b"x", 0.02), r"it took longer than 0.5 s \(timeout\)"),
-        (endlessly(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", 0.02), r"it took longer than 0.5 s \(timeout\)"),
-        (endlessly(b"", b"H", 0.02), r"it took longer than 0.5 s \(timeout\)"),
-        (endlessly(b"", b"", 0.1), r"it took longer than 0.5 s \(timeout\)"),
-        (answer(b"short", length=100), "it broke off 95 bytes before its end"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nshort", "it broke off before its end"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nno hex", "it broke off before its end"),
-        (b"", "RemoteDisconnected"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "the answer is not HTTP"),
-        (answer(status="404 Where\x07 is it"), "404 Not Found"),
-        (answer(status="599 Odd"), "status 599"),
-        (answer(status="302 Found"), "302 Found"),
-        (answer(status="302 Found", Location="ftp://other/x"), "it redirects to what is neither http nor https"),
-        (answer(status="301 Moved", Location="file:///etc/passwd"), "it redirects to what is neither http nor https"),
-        (answer(status="307 Moved", Location="/it"), "it redirects too often"),
-        (
-            endlessly(b"HTTP/1.1 302 Found\r\nLocation: gopher://x/\r\n\r\n", BODY),
-            "it redirects to what is neither http nor https",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("sent", "message"), BEHAVIOURS.values(), ids=BEHAVIOURS)
 def test_what_servers_may_do_is_one_sentence_in_time(server, sent, message):
-    server.answers["/it"] = sent
+    server.answers["/it"] = sent()
     start = time.monotonic()
     with pytest.raises(AudioError, match=rf"^http://127\.0\.0\.1:\d+/it cannot be fetched: {message}") as caught:
         fetch(server.url + "/it", max_bytes=50_000, timeout=0.5)
@@ -133,11 +64,9 @@ def test_redirects_are_followed(server):
 
 def test_credentials_reach_their_host_and_nobody_else(server):
     with Server() as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
         server.answers["/private"] = answer(b"", "302 Found", Location=other.url + "/public")
         other.answers["/public"] = answer(BODY)
         assert fetch(f"http://anna:p%40ss@127.0.0.1:{server.server_address[1]}/private").getvalue() == BODY
-        other.shutdown()
     sent = f"Authorization: Basic {base64.b64encode(b'anna:p@ss').decode()}"
     assert sent in server.requests[-1]
     assert not any(line.startswith("Authorization") for line in other.requests[-1])

@@ -196,6 +196,16 @@ def test_lists_are_batched_by_length(pipe, clips, monkeypatch):
     assert shapes == [sorted(map(len, clips))[:4], sorted(map(len, clips))[4:]]
 
 
+def test_one_long_recording_is_held_at_a_time(pipe, monkeypatch):
+    """URLs are fetched into memory: a list of them must not be, while the first is scored."""
+    prepared, score, held = pipe.preprocess, pipe._scored, []
+    monkeypatch.setattr(pipe, "preprocess", lambda item, **options: held.append(item) or prepared(item, **options))
+    counts = []
+    monkeypatch.setattr(pipe, "_scored", lambda batch, **options: counts.append(len(held)) or score(batch, **options))
+    pipe([voice(31.0), voice(1.0), voice(1.5), voice(31.0), voice(1.0)], batch_size=2)
+    assert counts == [1, 4, 4, 5]
+
+
 def test_workers_change_nothing(pipe, clips):
     for result, single in zip(pipe(clips, num_workers=2, batch_size=3), pipe(clips, batch_size=3), strict=True):
         assert_same(result, single)
@@ -343,7 +353,7 @@ def test_datasets_whose_items_fail(pipe, clips):
             return clips[place]
 
     results = list(pipe(Broken(), on_error="return"))
-    assert results[1] == {"error": "<input> cannot be read (Could not decode this)", "file": "<input>"}
+    assert results[1] == {"error": "<input 1> cannot be read (Could not decode this)", "file": "<input 1>"}
     assert_same(results[2], pipe(clips[2]))
 
 
