@@ -39,7 +39,11 @@ MAX_SECONDS = 600.0  # of a recording read whole: no one label holds for 10 minu
 MAX_PEAK = 16.0  # 24 dB above full scale
 MAX_ARRAY_CHANNELS = 2
 RATE_RANGE = (1_000, 1_000_000)  # Hz; outside it the header is wrong, and resampling from 1 Hz would fill the memory
-FILE_STARTS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd", b"\x1aE\xdf\xa3")
+# of formats with a mark of their own; MP3 and AAC begin with what raw PCM may begin with
+FILE_STARTS = (
+    b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd", b"FLV", b"#!AMR", b"\x1aE\xdf\xa3",
+    b"0&\xb2u",
+)  # fmt: skip
 
 
 def read_audio(source: Any, name: str | None = None, max_seconds: float | None = MAX_SECONDS) -> np.ndarray:
@@ -218,6 +222,8 @@ def _unpacked(source: Mapping, name: str) -> tuple[Any, float]:
             raise TypeError('a mapping with audio samples needs their "sampling_rate" in Hz')
         return _as_array(samples, name), _rate(source["sampling_rate"], name)
     inner = source.get("bytes") if source.get("bytes") is not None else source.get("path")
+    if isinstance(inner, bytes) and source.get("sampling_rate") is not None and not _is_file(inner):
+        raise AudioError(f'{name} has "bytes" and a rate: give raw PCM as "raw", and a whole file without a rate')
     if inner is None:
         raise TypeError(
             'a mapping of audio needs "array" (or "raw") and "sampling_rate", or "bytes" or "path",'
@@ -238,11 +244,15 @@ def _as_array(samples: Any, name: str) -> np.ndarray | torch.Tensor:
 
 
 def _raw_pcm(data: bytes, name: str) -> np.ndarray:
-    if data.startswith(FILE_STARTS) or data[4:8] == b"ftyp":
+    if _is_file(data):
         raise AudioError(f'{name} is a whole audio file, not raw PCM: give it as "bytes" instead')
     if len(data) % 2:
         raise AudioError(f"{name} has {len(data)} bytes of raw PCM, an odd number: expected 16 bit little-endian mono")
     return np.frombuffer(data, "<i2")
+
+
+def _is_file(data: bytes) -> bool:
+    return data.startswith(FILE_STARTS) or data[4:8] == b"ftyp"
 
 
 def _rate(value: Any, name: str) -> float:

@@ -169,7 +169,7 @@ class _Watched:
     """A file whose errors wait for `check`: decoders in C that call it would print them, and go on as at its end."""
 
     def __init__(self, file: BinaryIO, name: str):
-        self.file, self.name = file, name
+        self.file, self.audio = file, name  # soundfile would guess a format from the end of an attribute `name`
         self.error, self.zeros = None, 0
 
     def check(self):
@@ -194,7 +194,7 @@ class _Watched:
         self.zeros = 0 if data.strip(b"\0") else self.zeros + len(data)
         if self.zeros > MAX_HOLE_BYTES:
             self.error = AudioError(
-                f"{self.name} has more than {MAX_HOLE_BYTES >> 20} MB of zeros in place of audio: it is damaged"
+                f"{self.audio} has more than {MAX_HOLE_BYTES >> 20} MB of zeros in place of audio: it is damaged"
             )
             return b""
         return data

@@ -29,14 +29,14 @@ _SHOWN = re.compile(
 
 def is_url(text: str) -> bool:
     """Whether a text is a URL of any kind, or was one before it became a path."""
-    return _URL.match(text) is not None
+    return _URL.match(text.strip()) is not None
 
 
 def shown_url(url: str) -> str:
     """Scheme, host and path: without user name and password, and without the query, which often holds a token."""
-    if match := _SHOWN.fullmatch(url):
+    if match := _SHOWN.fullmatch(url.strip()):
         return match["scheme"] + match["host"] + (match["path"] or "") + ("?..." if match["rest"] else "")
-    return f"{url.partition(':')[0]}:..."
+    return f"{url.strip().partition(':')[0]}:..."
 
 
 def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> io.BytesIO:
@@ -176,7 +176,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _request(url: str) -> urllib.request.Request:
-    parts = urllib.parse.urlsplit(url)
+    parts = urllib.parse.urlsplit(url.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise _Refused("give an http or https URL, or the path or bytes of a file")
     userinfo, _, host = parts.netloc.rpartition("@")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import AudioClassificationPipeline
-from transformers.pipelines.pt_utils import PipelineIterator
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .audio_sere import MIN_SECONDS, SAMPLING_RATE, is_rate_and_samples, is_silent, name_of, stream_audio
 from .decoding_sere import MAX_BYTES
@@ -214,34 +214,29 @@ class SerePipeline(AudioClassificationPipeline):
     ) -> PipelineIterator:
         _check_count("batch_size", batch_size)
 
-        def prepare(get: Callable[[], Any], name: str = "<input>") -> dict[str, Any]:
-            return self._prepared(get, name, preprocess_params)
-
+        params = {"preprocess_params": preprocess_params}
         if isinstance(inputs, Sized):
-            dataset, batches_ahead = _Indexed(inputs, prepare), BATCHES_AHEAD
+            dataset, batches_ahead = _Indexed(inputs, self._prepared, params), BATCHES_AHEAD
         else:  # of unknown pace: its results should not wait for more than their own batch
-            dataset, batches_ahead = PipelineIterator(inputs, lambda item: prepare(lambda: item), {}), 1
+            dataset, batches_ahead = PipelineIterator(inputs, self._prepared, params), 1
             num_workers = min(num_workers, 1)  # each worker would iterate over everything
         prepared = DataLoader(dataset, batch_size=None, num_workers=num_workers, collate_fn=_as_is)
         outputs = _InOrder(prepared, lambda batch: self._scored(batch, **forward_params), batch_size, batches_ahead)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> Any:
-        prepared = self._prepared(lambda: inputs, "<input>", preprocess_params)
+        prepared = self._prepared(inputs, preprocess_params)
         return self.postprocess(self._scored([prepared], **forward_params)[0], **postprocess_params)
 
-    def _prepared(self, get: Callable[[], Any], name: str, preprocess_params: dict) -> dict[str, Any]:
+    def _prepared(self, inputs: Any, preprocess_params: dict) -> dict[str, Any]:
         """What `preprocess` makes of an input, or its `error`, which travels on to `postprocess` in its place.
 
-        Raised here, it would end the iterators around this pipeline, and every later answer with them. The input has
-        this name until it is there.
+        Raised here, it would end the iterators around this pipeline, and every later answer with them.
         """
         try:
-            item = get()
-            name = name_of(_audio_in(item))
-            return self.preprocess(item, **preprocess_params)
+            return self.preprocess(inputs, **preprocess_params)
         except INPUT_ERRORS as error:
-            return {"name": name, "error": error}
+            return {"name": name_of(_audio_in(inputs)), "error": error}
 
     def _collate(self, clips: list[np.ndarray]) -> dict[str, torch.Tensor]:
         """Right-padded float32 input_values (B, N) and attention_mask (B, N).
@@ -374,17 +369,14 @@ class SerePipeline(AudioClassificationPipeline):
         }
 
 
-class _Indexed(Dataset):
-    """Inputs that have places, prepared one by one."""
+class _Indexed(PipelineDataset):
+    """Inputs that have places. One that cannot be got, as where a dataset decodes audio itself, becomes its error."""
 
-    def __init__(self, inputs: Any, prepare: Callable[[Callable[[], Any], str], dict]):
-        self.inputs, self.prepare = inputs, prepare
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, place: int) -> dict:
-        return self.prepare(lambda: self.inputs[place], f"<input {place}>")
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        try:
+            return super().__getitem__(i)
+        except INPUT_ERRORS as error:
+            return {"name": f"<input {i}>", "error": error}
 
 
 class _InOrder:

@@ -282,7 +282,11 @@ def test_raw_pcm_with_a_rate(tmp_path):
         np.testing.assert_array_equal(read_audio({"raw": data, "sampling_rate": 8_000}), to_mono_16k(pcm, 8_000))
     with pytest.raises(AudioError, match="15999 bytes of raw PCM, an odd number"):
         read_audio({"raw": pcm.tobytes()[1:], "sampling_rate": 8_000})
+    with pytest.raises(AudioError, match='has "bytes" and a rate: give raw PCM as "raw"'):
+        read_audio({"bytes": pcm.tobytes(), "sampling_rate": 8_000})
     soundfile.write(tmp_path / "clip.wav", pcm, 8_000)
+    file = {"bytes": (tmp_path / "clip.wav").read_bytes(), "sampling_rate": 16_000}  # its header knows better
+    np.testing.assert_allclose(read_audio(file), to_mono_16k(pcm, 8_000), atol=1e-6)
     with pytest.raises(AudioError, match='is a whole audio file, not raw PCM: give it as "bytes"'):
         read_audio({"raw": (tmp_path / "clip.wav").read_bytes(), "sampling_rate": 8_000})
 

@@ -78,7 +78,8 @@ def test_credentials_reach_their_host_and_nobody_else(server):
         "http://anna:secret@127.0.0.1:1/x.wav", "https://anna:secret@[::1/x", "http://anna:secret@host:port/x",
         "ftp://anna:secret@host/x", "https:/anna:secret@host/x", "http://anna:sec/ret@host/x", "http://@/secret@",
         "http://127.0.0.1:1/x.wav?token=secret", "http://127.0.0.1:1/x#secret", "data:audio/wav;base64,secret",
-        "http://127.0.0.1:1/x;token=secret", "http://\0secret@/x", "http://anna:secret@" + "a" * 70 + ".invalid/x",
+        " \nhttp://anna:secret@127.0.0.1:1/x\n", "http://127.0.0.1:1/x;token=secret",
+        "http://\0secret@/x", "http://anna:secret@" + "a" * 70 + ".invalid/x",
     ],
 )  # fmt: skip
 def test_what_cannot_be_fetched_repeats_no_secret(url):

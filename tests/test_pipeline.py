@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -204,6 +205,14 @@ def test_one_long_recording_is_held_at_a_time(pipe, monkeypatch):
     monkeypatch.setattr(pipe, "_scored", lambda batch, **options: counts.append(len(held)) or score(batch, **options))
     pipe([voice(31.0), voice(1.0), voice(1.5), voice(31.0), voice(1.0)], batch_size=2)
     assert counts == [1, 4, 4, 5]
+
+
+def test_what_workers_are_given_can_be_pickled(pipe, clips):
+    """Where processes are not forked, each worker gets a copy."""
+    for inputs in (clips[:1], iter(clips[:1])):
+        dataset = pipe.get_iterator(inputs, 0, 1, {"max_seconds": 9.0}, {}, {}).loader.prepared.dataset
+        copy = pickle.loads(pickle.dumps(dataset))
+        np.testing.assert_array_equal(next(iter(copy))["clip"], clips[0])
 
 
 def test_workers_change_nothing(pipe, clips):

@@ -94,7 +94,7 @@ def try_servers(pipe: SerePipeline) -> Iterator[tuple[str, list[str]]]:
     with Server() as server:
         host = server.url.removeprefix("http://")
         for name, (sent, _) in tqdm(BEHAVIOURS.items(), desc="Servers", unit="input"):
-            server.answers["/it?token=swordfish"] = sent()
+            server.answers |= {"/it?token=swordfish": sent(), "/it": sent()}
             url = f"HTTP://anneliese:swordfish@{host}/it?token=swordfish"
             start = time.monotonic()
             failures = answered(pipe, url, timeout=1.0, max_bytes=50_000)

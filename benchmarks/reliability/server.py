@@ -43,7 +43,7 @@ class Handler(socketserver.StreamRequestHandler):
         while (line := self.rfile.readline().strip()) != b"":
             lines.append(line.decode())
         self.server.requests.append(lines)
-        parts = self.server.answers[lines[0].split()[1]]
+        parts = self.server.answers.get(lines[0].split()[1], answer(status="404 Not Found"))
         with contextlib.suppress(OSError):  # the other side has had enough
             for part in [parts] if isinstance(parts, bytes) else parts:
                 self.wfile.write(part)
