@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_sere.audio_sere import AudioError, read_audio, stream_audio, to_mono_16k
+from modeling_sere.audio_sere import AudioError, is_silent, name_of, read_audio, stream_audio, to_mono_16k
+from modeling_sere.dynamics_sere import SILENCE_RMS
 
 ROOT_FILES = sorted((Path(__file__).resolve().parents[1] / "modeling_sere").glob("*_sere.py"))
 
@@ -77,7 +78,9 @@ def test_every_kind_of_source_gives_the_same_samples(tmp_path):
         torch.from_numpy(expected), expected[None], np.stack([expected, expected]), np.stack([expected] * 2, axis=1),
         {"array": expected, "sampling_rate": 16_000}, {"raw": expected.tolist(), "sampling_rate": 16_000.0},
         {"bytes": data, "path": None}, {"bytes": None, "path": str(path)}, {"array": expected, "sampling_rate": 16_000,
-        "path": "nowhere.wav"},
+        "path": "nowhere.wav"}, (16_000, expected), (expected, 16_000.0), torch.from_numpy(expected)[None, None],
+        expected[None, :, None], {"array": expected, "sampling_rate": "16000"},
+        {"array": expected, "sampling_rate": np.float32(16_000)},
     ]  # fmt: skip
     for source in sources:
         np.testing.assert_array_equal(read_audio(source), expected)
@@ -143,6 +146,43 @@ def test_silence_and_overs_are_legal(tmp_path):
     assert read_audio(tmp_path / "loud.wav").max() == pytest.approx(3.0, rel=1e-3)
 
 
+def test_silence_is_told_by_level_alone():
+    rng = np.random.default_rng(0)
+    quiet, loud = (level * rng.standard_normal(32_000).astype(np.float32) for level in (0.5e-3, 2e-3))
+    offset = np.full(32_000, 0.1, np.float32)
+    assert is_silent(np.zeros(1_600, np.float32))
+    assert is_silent(quiet)
+    assert is_silent(offset)
+    assert is_silent(quiet + offset)
+    assert not is_silent(loud)
+    assert not is_silent(loud + offset)
+    assert not is_silent(loud[:900])
+    for start in (0, 15_000, 31_100):  # one short sound anywhere, also in an incomplete last frame
+        sound = quiet.copy()
+        sound[start : start + 900] = 10 * SILENCE_RMS
+        sound[start : start + 900 : 2] *= -1
+        assert not is_silent(sound)
+
+
+def test_long_recordings_are_not_read_whole(tmp_path):
+    """A file of 0.1 MB that holds hours: it is refused by what is decoded, before it fills the memory."""
+    path = tmp_path / "bomb.flac"
+    with soundfile.SoundFile(path, "w", 8_000, 1, "PCM_16") as file:
+        for _ in range(60):
+            file.write(np.zeros(60 * 8_000, np.int16))
+    assert path.stat().st_size < 1e6
+    tracemalloc.start()
+    try:
+        with pytest.raises(AudioError, match=r"bomb\.flac lasts more than 600 s \(max_seconds\): cut it into"):
+            read_audio(path)
+        assert tracemalloc.get_traced_memory()[1] < 60e6  # 10 minutes are 38 MB, the hour would be 230
+        with pytest.raises(AudioError, match="more than 5 s"):
+            list(stream_audio(path, 16_000, max_seconds=5))
+    finally:
+        tracemalloc.stop()
+    assert len(read_audio(np.zeros(601 * 16_000, np.int16), max_seconds=None)) == 601 * 16_000
+
+
 def broken_files(folder: Path) -> dict[str, str]:
     """File name -> what the error says."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32_000)
@@ -197,8 +237,14 @@ def test_bad_files_print_no_traceback():
         (np.zeros(0), "contains no samples"),
         (np.zeros((2, 0)), "contains no samples"),
         (np.zeros((2, 3, 16_000)), r"has shape \(2, 3, 16000\)"),
+        (np.zeros((2, 1, 16_000)), r"has shape \(2, 1, 16000\).* several clips as a list"),
+        (np.zeros((3, 16_000)), r"has shape \(3, 16000\).* several clips as a list"),
+        (np.zeros((16_000, 8)), r"has shape \(16000, 8\).* average more channels"),
+        (np.zeros((400, 400)), r"has shape \(400, 400\)"),
+        (np.zeros((80, 3_000), np.float32), r"has shape \(80, 3000\)"),
         (np.zeros(()), r"has shape \(\)"),
-        (np.zeros(16_000, np.int64), "type int64"),
+        (np.full(16_000, 2**40), "type int64"),
+        (np.zeros(16_000, np.uint16), "type uint16"),
         (np.zeros(16_000, bool), "type bool"),
         (np.zeros(16_000, complex), "type complex128"),
         (np.full(16_000, np.nan), "NaN or infinite"),
@@ -211,7 +257,47 @@ def test_bad_arrays_are_named(array, message):
     assert str(caught.value).startswith("row 12 ")
 
 
-@pytest.mark.parametrize("rate", [0, -16_000, float("nan"), 1, 10**9])
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_integers_of_64_bits_have_the_narrowest_width_that_holds_them(bits):
+    """What lists, JSON and parquet make of PCM."""
+    wave = tone(16_000, level=0.9)
+    pcm = np.round(wave * (2 ** (bits - 1) - 1)).astype(np.int64)
+    for source in (pcm, torch.from_numpy(pcm), {"array": pcm.tolist(), "sampling_rate": 16_000}):
+        np.testing.assert_allclose(read_audio(source), wave, atol=1e-4)
+    pcm[5] = -(2 ** (bits - 1))
+    assert read_audio(pcm).min() == -1
+
+
+def test_tuples_of_rate_and_samples():
+    """As microphones of web pages give them: integers, (n,) or (n, 2), at the rate of the device."""
+    pcm = np.round(32_767 * tone(48_000)).astype(np.int16)
+    expected = to_mono_16k(pcm, 48_000)
+    for source in ((48_000, pcm), (48_000, np.stack([pcm, pcm], axis=1)), (torch.from_numpy(pcm), np.int64(48_000))):
+        np.testing.assert_allclose(read_audio(source), expected, atol=1e-6)
+
+
+def test_raw_pcm_with_a_rate(tmp_path):
+    pcm = np.round(32_767 * tone(8_000)).astype("<i2")
+    for data in (pcm.tobytes(), bytearray(pcm.tobytes()), memoryview(pcm.tobytes())):
+        np.testing.assert_array_equal(read_audio({"raw": data, "sampling_rate": 8_000}), to_mono_16k(pcm, 8_000))
+    with pytest.raises(AudioError, match="15999 bytes of raw PCM, an odd number"):
+        read_audio({"raw": pcm.tobytes()[1:], "sampling_rate": 8_000})
+    with pytest.raises(AudioError, match='has "bytes" and a rate: give raw PCM as "raw"'):
+        read_audio({"bytes": pcm.tobytes(), "sampling_rate": 8_000})
+    soundfile.write(tmp_path / "clip.wav", pcm, 8_000)
+    file = {"bytes": (tmp_path / "clip.wav").read_bytes(), "sampling_rate": 16_000}  # its header knows better
+    np.testing.assert_allclose(read_audio(file), to_mono_16k(pcm, 8_000), atol=1e-6)
+    with pytest.raises(AudioError, match='is a whole audio file, not raw PCM: give it as "bytes"'):
+        read_audio({"raw": (tmp_path / "clip.wav").read_bytes(), "sampling_rate": 8_000})
+
+
+@pytest.mark.parametrize("rate", ["", "fast", "16 kHz", [16_000, 8_000], {}, 10**400])
+def test_rates_that_are_no_number(rate):
+    with pytest.raises(AudioError, match="^clip 7 has the sampling rate .*, expected a number in Hz"):
+        to_mono_16k(np.zeros(16_000), rate, "clip 7")
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, float("nan"), 1, 10**9, "1", True])
 def test_impossible_rates_are_refused(rate):
     with pytest.raises(AudioError, match="sampling rate"):
         to_mono_16k(np.zeros(16_000), rate)
@@ -221,6 +307,59 @@ def test_impossible_rates_are_refused(rate):
 def test_things_that_are_not_audio(source):
     with pytest.raises(TypeError, match="audio"):
         read_audio(source)
+
+
+def test_rows_of_different_lengths():
+    with pytest.raises(AudioError, match="rows of different lengths"):
+        read_audio({"array": [[0.0] * 9, [0.0] * 8], "sampling_rate": 16_000})
+
+
+def test_decoders_that_fail_are_named():
+    class Decoder:
+        def get_all_samples(self):
+            raise RuntimeError("Could not decode\nframe 3")
+
+    with pytest.raises(AudioError, match=r"^clip 7 cannot be decoded \(Could not decode\): it is damaged$"):
+        read_audio(Decoder(), "clip 7")
+
+
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 3, 80, 1_600, 16_000]), max_size=4).filter(lambda s: np.prod(s) < 1e6)
+TYPES = st.sampled_from("f2 f4 f8 i1 i2 i4 i8 u1 u2 u8 ? c8 U3 S4 O M8[s]".split())
+RATES = st.one_of(
+    st.sampled_from([16_000, 8_000.0, "16000", "44100", "16 kHz", None, 0, -1, 1e9, float("nan"), True, b"16000", [1]]),
+    st.integers(),
+    st.floats(),
+)
+
+
+@given(SHAPES, TYPES, RATES, st.integers(0, 2**32 - 1), st.sampled_from(["array", "raw", "tuple", "bare", "tensor"]))
+@settings(max_examples=150, deadline=None)
+def test_any_array_gives_samples_or_one_sentence(shape, kind, rate, seed, form):
+    values = np.random.default_rng(seed).integers(-100, 100, shape)
+    array = values.astype(kind) if kind != "O" else values.astype(object)
+    if form == "tensor":
+        array = torch.from_numpy(values.astype(kind if kind[0] in "fi?c" else "f4"))
+    source = {"tuple": (rate, array), "bare": array}.get(form, {"raw" if form == "raw" else "array": array})
+    source = {**source, "sampling_rate": rate} if isinstance(source, dict) else source
+    try:
+        samples = read_audio(source, "clip 7")
+    except (AudioError, TypeError) as error:
+        assert "clip 7" in str(error) or "sampling_rate" in str(error)
+        assert str(error).isprintable()
+    else:
+        assert samples.dtype == np.float32
+        assert samples.ndim == 1
+        assert np.isfinite(samples).all()
+
+
+def test_names_are_printable_short_and_hold_no_secret(tmp_path):
+    assert name_of("a/ü b.wav") == "a/ü b.wav"
+    assert name_of({"bytes": b"", "path": "https://anna:pw@host/x.wav?token=t"}) == "https://host/x.wav?..."
+    assert name_of(Path("https://anna:pw@host/x.wav")) == "https:..."
+    assert name_of(io.BytesIO()) == "<BytesIO>"
+    assert name_of({"array": np.zeros(1), "sampling_rate": 1}) == "<ndarray>"
+    assert name_of("a\nb\udcff.wav") == r"'a\nb\udcff.wav'"
+    assert len(name_of("x" * 10_000)) < 300
 
 
 def test_missing_files_and_folders_raise_as_in_python(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path for path in (ROOT / "modeling_sere").glob("*.py") if path.name != "__init__.py")
 ALLOWED = {"torch", "transformers", "numpy", *sys.stdlib_module_names}
-LAZY = {"soundfile", "soxr"}  # named in a call of `_require`, where a file is read or resampled
+LAZY = {"soundfile", "soxr", "av"}  # named in a call of `require`, where a file is read or resampled
 
 # any connection, process or remote address ends this interpreter with an error
 OBSERVED = """
@@ -52,14 +52,14 @@ def test_only_torch_transformers_numpy_the_standard_library_and_each_other(tree)
     assert all(node.level == 1 and f"{node.module}.py" in {path.name for path in FILES} for node in neighbours)
 
 
-def test_what_is_imported_by_a_string_is_soundfile_or_soxr(tree):
+def test_what_is_imported_by_a_string_is_soundfile_soxr_or_av(tree):
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     named = {ast.unparse(call.func): call for call in calls}
     assert not {"__import__", "exec", "eval"} & named.keys()
-    required = [call.args[0] for call in calls if ast.unparse(call.func) == "_require"]
+    required = [call.args[0] for call in calls if ast.unparse(call.func) == "require"]
     assert {ast.literal_eval(argument) for argument in required} <= LAZY
     by_string = [call for call in calls if ast.unparse(call.func) == "importlib.import_module"]
-    assert [ast.unparse(call.args[0]) for call in by_string] in ([], ["module"])  # the one inside `_require`
+    assert [ast.unparse(call.args[0]) for call in by_string] in ([], ["module"])  # the one inside `require`
 
 
 def test_nothing_is_fetched_or_run_at_import():

@@ -2,11 +2,12 @@
 
     python benchmarks/reliability/audio.py
 
-Recordings of samples/ are written in every format, rate, width and number of channels, with every kind of sound that
-is no speech, and are then damaged; all of it follows from --seed. Each file goes through the pipeline (by its path and
-as bytes, with a timeline) and through `Corpus.iter_audio` with the features of a model, in a process of its own that
-has ten seconds of computing per file: it must give finite numbers, or one error in one line that begins with the file's
-name. Then train_sere.py adapts to the folder: it must name and count exactly the files that cannot be used, and finish.
+Recordings of samples/ are written in every format, rate, width and number of channels, containers of phones, browsers
+and video included, with every kind of sound that is no speech, and are then damaged; all of it follows from --seed.
+Each file goes through the pipeline (by its path and as bytes, with a timeline) and through `Corpus.iter_audio` with the
+features of a model, in a process of its own that has ten seconds of computing per file: it must give finite numbers, or
+one error in one line that begins with the file's name. Then train_sere.py adapts to the folder: it must name and count
+exactly the files that cannot be used, and finish.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from tqdm.auto import tqdm
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # for a run from any folder
 
+from benchmarks.reliability.containers import CONTAINERS, container
 from benchmarks.reliability.outcomes import Outcomes
 from benchmarks.reliability.runs import command
 from modeling_sere import SereConfig, SereForAudioClassification
@@ -210,7 +212,12 @@ def recordings() -> list[tuple[np.ndarray, str]]:
 def encoded(samples: np.ndarray, random, needs_float: bool) -> tuple[bytes, str]:
     """A file in a random format, width, rate and number of channels, and its extension."""
     while True:
-        extension = random.choice(["wav", "aiff"] if needs_float else list(FORMATS))
+        extension = str(random.choice(["wav", "aiff"] if needs_float else [*FORMATS, *CONTAINERS]))
+        if extension in CONTAINERS:
+            if len(samples) < 1_600:  # less than one frame of a codec
+                continue
+            wave = soxr.resample(samples, 16_000, CONTAINERS[extension][2]).clip(-1, 1)
+            return container(extension, np.tile(wave, (random.integers(1, 3), 1))), extension.split()[0]
         kind, widths = FORMATS[extension]
         width = random.choice(["FLOAT", "DOUBLE"] if needs_float else widths)
         rate, channels = int(random.choice(RATES)), int(random.integers(1, 9))
@@ -221,7 +228,7 @@ def encoded(samples: np.ndarray, random, needs_float: bool) -> tuple[bytes, str]
             soundfile.write(buffer, wave if needs_float else wave.clip(-1, 1), rate, str(width), format=kind)
         except soundfile.SoundFileError:  # not at this rate, or not with so many channels
             continue
-        return buffer.getvalue(), str(extension)
+        return buffer.getvalue(), extension
 
 
 def mutation(index: int, seed: int, found: list[tuple[np.ndarray, str]]) -> tuple[str, str, bytes, str]:
@@ -261,9 +268,7 @@ def tiny_pipeline() -> SerePipeline:
     torch.manual_seed(0)
     model = SereForAudioClassification(SereConfig(id2label=dict(enumerate(EMOTIONS)))).eval()
     torch.nn.init.normal_(model.classifier.weight, std=3.0)
-    return SerePipeline(
-        model=model, feature_extractor=feature_extractor(), task="audio-classification", device="cpu"
-    )
+    return SerePipeline(model=model, feature_extractor=feature_extractor(), task="audio-classification", device="cpu")
 
 
 def through_pipeline(pipe: SerePipeline, source: Path | bytes, name: str) -> list[str]:

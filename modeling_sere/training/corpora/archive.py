@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from modeling_sere.audio_sere import AudioError
 from modeling_sere.training.corpora.columns import Table, cell_text, find_column, label_speaker_language, told_columns
 from modeling_sere.training.corpora.corpus import Recording
-from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, MAX_FILE_BYTES, check_writable
+from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, check_size, check_writable
 from modeling_sere.training.corpora.names import clean_name, listed, number, shown
 from modeling_sere.training.corpora.options import ReadOptions
 from modeling_sere.training.corpora.strict_json import parse_json
@@ -47,8 +47,7 @@ class _Members:
 
 
 def _read_member(archive: Path, member: tarfile.TarInfo) -> bytes:
-    if member.size > MAX_FILE_BYTES:
-        raise AudioError(f"{member.name} has {member.size / 2**30:.1f} GB, too many to read: cut it into shorter files")
+    check_size(member.size, member.name)
     try:
         with tarfile.open(archive, "r:") as tar:
             return tar.extractfile(member).read()

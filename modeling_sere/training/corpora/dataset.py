@@ -19,7 +19,7 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError
 
-from modeling_sere.audio_sere import AudioError
+from modeling_sere.audio_sere import SAMPLING_RATE, AudioError, read_audio
 from modeling_sere.training.corpora.columns import (
     FILES,
     Table,
@@ -29,13 +29,11 @@ from modeling_sere.training.corpora.columns import (
     told_columns,
 )
 from modeling_sere.training.corpora.corpus import Recording
-from modeling_sere.training.corpora.files import OUTSIDE, Locator, OutsideError, read_bytes
+from modeling_sere.training.corpora.files import MAX_FILE_BYTES, OUTSIDE, Locator, OutsideError, check_size, read_bytes
 from modeling_sere.training.corpora.names import compact_name, listed, number, shown
 from modeling_sere.training.corpora.options import ReadOptions
 from modeling_sere.training.errors import RunError, first_line
 
-# how samples of a numpy type are written into a file without loss
-SUBTYPES = {"int16": "PCM_16", "int32": "PCM_32", "float32": "FLOAT", "float64": "DOUBLE"}
 Load = Callable[..., datasets.Dataset | datasets.IterableDataset]
 
 
@@ -188,14 +186,15 @@ def _cell_bytes(cell: Mapping | None, name: str, read_file: Callable[[str, str],
 
 
 def _encoded(samples: Any, rate: float, name: str, kind: str) -> bytes:
-    """Samples (n,), (channels, n) or (n, channels) of a numpy type as a WAV file, without loss."""
-    file = io.BytesIO()
+    """Decoded samples of a numpy type as the file that the rest of the way expects: 16 kHz, mono, floats."""
     try:
-        array = np.asarray(samples, kind)
-        array = array.T if array.ndim == 2 and len(array) < array.shape[1] else array
-        soundfile.write(file, array, int(rate), format="WAV", subtype=SUBTYPES[array.dtype.name])
-    except (KeyError, TypeError, ValueError, soundfile.SoundFileError) as error:
+        waveform = read_audio({"array": np.asarray(samples, kind), "sampling_rate": rate}, name)
+    except AudioError:
+        raise
+    except (TypeError, ValueError) as error:
         raise AudioError(f"{name} has samples that are no audio: {type(error).__name__} {first_line(error)}") from error
+    file = io.BytesIO()
+    soundfile.write(file, waveform, SAMPLING_RATE, format="WAV", subtype="FLOAT")
     return file.getvalue()
 
 
@@ -223,7 +222,9 @@ def _hub_file(path: str, name: str, dataset: str) -> bytes:
     if re.fullmatch(rf"(zip://[^:]*::)?hf://datasets/{re.escape(dataset)}[@/](?!.*\.\.)[^:]*", path):
         try:
             with fsspec.open(path, "rb") as file:
-                return file.read()
+                data = file.read(MAX_FILE_BYTES + 1)
+            check_size(len(data), name)
+            return data
         except FileNotFoundError as error:  # anything else is the network's fault, not the clip's
             raise AudioError(f"{name} cannot be read (no such file in {dataset})") from error
     roots = [os.path.realpath(root) for root in (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)]

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from modeling_sere.audio_sere import AudioError
+from modeling_sere.decoding_sere import check_regular
 from modeling_sere.training.corpora.corpus import Recording
 from modeling_sere.training.corpora.names import listed, normal_name, shown
 from modeling_sere.training.corpora.segments import Span
@@ -198,16 +199,21 @@ def _contents(folder: str) -> tuple[list[str], list[str], list[str]]:
     return files, folders, links
 
 
+def check_size(size: int, name: str):
+    """Pass if a file of this many bytes can be read whole. Raises AudioError: it is too large."""
+    if size > MAX_FILE_BYTES:
+        raise AudioError(
+            f"{name} has {size / 2**30:.1f} GB, more than the {MAX_FILE_BYTES / 2**30:.0f} GB that are read:"
+            " cut it into shorter files"
+        )
+
+
 def read_bytes(path: str, name: str) -> bytes:
     """Return the content of a file. Raises AudioError: it is missing, forbidden or too large; OSError: the disk."""
     try:
+        check_regular(path, name)
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise AudioError(
-                    f"{name} has {size / 2**30:.1f} GB, more than the {MAX_FILE_BYTES / 2**30:.0f} GB that are read:"
-                    " cut it into shorter files"
-                )
+            check_size(os.fstat(file.fileno()).st_size, name)
             return file.read()
     except (FileNotFoundError, PermissionError) as error:  # other OSErrors are the disk's fault, not the clip's
         raise AudioError(f"{name} cannot be read ({error.strerror})") from error

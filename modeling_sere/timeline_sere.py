@@ -1,0 +1,112 @@
+"""Recordings as overlapping windows: how they are cut, how much each counts, and what is told of them.
+
+A window is a mapping: `start` and `end` (samples), `loudness`, whether it is `silent`, its `logits` and `highlights`.
+"""
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from .audio_sere import SAMPLING_RATE
+
+FRAME_SAMPLES = 320  # of the model's highlights: 50 frames per second
+SILENCE = "silence"  # the label of a recording in which nothing is to be heard
+
+
+def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Start (sample, on the frame grid) and samples of windows that cover the joined blocks.
+
+    The last window starts early enough to have full length (up to one frame more) unless the recording is shorter.
+    """
+    held, offset = np.zeros(0, np.float32), 0  # held[0] is sample `offset` of the recording
+    start = covered = 0
+    for block in blocks:
+        held = np.concatenate([held, block])
+        while start + window <= offset + len(held):
+            yield start, held[start - offset : start - offset + window]
+            covered = start + window
+            start += hop
+        keep = min(start, max(0, offset + len(held) - window - FRAME_SAMPLES))
+        held, offset = held[keep - offset :], keep
+    end = offset + len(held)
+    if end > covered:
+        start = max(0, end - window) // FRAME_SAMPLES * FRAME_SAMPLES
+        yield start, held[start - offset :]
+
+
+def loudness_of(samples: np.ndarray) -> float:
+    """Mean square amplitude to the power 0.3: Stevens' law, twice as loud every 10 dB."""
+    return float(np.mean(np.square(samples, dtype=np.float64))) ** 0.3
+
+
+def shares(windows: list[dict]) -> np.ndarray:
+    """Share of each window in the whole by loudness, (K,) with sum 1; silent ones count only if all of them are."""
+    loudness = np.array([0.0 if window["silent"] else window["loudness"] for window in windows])
+    return loudness / loudness.sum() if loudness.any() else np.full(len(windows), 1 / len(windows))
+
+
+def weighted_mean(windows: list[dict], scores: list[torch.Tensor | None]) -> torch.Tensor | None:
+    """Mean (K,) of the windows' scores by loudness; silent ones have none, and if all are silent, so has the mean."""
+    heard = [(share, values) for share, values in zip(shares(windows), scores, strict=True) if values is not None]
+    if not heard:
+        return None
+    weights, values = zip(*heard, strict=True)
+    return torch.stack(values, dim=1) @ torch.tensor(weights, dtype=torch.float32)
+
+
+def compact(windows: Iterable[dict]) -> tuple[list[dict], np.ndarray]:
+    """Windows with plain numbers for tensors (`frames`, and `peak`, the strongest of them), and all their highlights.
+
+    Thousands of small tensors, made between the large ones of forward passes, would keep the heap from shrinking: an
+    hour then took up to half as much memory again as a minute.
+    """
+    kept, highlights = [], array("f")
+    for window in windows:
+        weights = window.pop("highlights").numpy()
+        window["logits"] = None if window["silent"] else tuple(window["logits"].tolist())
+        peak = len(weights) // 2 if window["silent"] else int(weights.argmax())
+        kept.append(window | {"frames": len(weights), "peak": peak})
+        highlights.frombytes(weights.tobytes())
+    return kept, np.frombuffer(highlights, np.float32)
+
+
+def joined_highlights(windows: list[dict], highlights: np.ndarray) -> np.ndarray:
+    """Highlights of the recording (T,) with sum 1 from those of its overlapping windows, one after the other."""
+    frames = max(1, windows[-1]["end"] // FRAME_SAMPLES)
+    total, count = np.zeros(frames, np.float32), np.zeros(frames, np.int32)
+    past = 0
+    for window, weight in zip(windows, shares(windows), strict=True):
+        first = window["start"] // FRAME_SAMPLES
+        span = slice(first, first + window["frames"])
+        total[span] += weight * highlights[past : past + window["frames"]]
+        count[span] += 1
+        past += window["frames"]
+    joined = total / count
+    return joined / joined.sum()
+
+
+def ranked(scores: torch.Tensor | None, labels: list[str], top_k: int | None) -> list[dict[str, Any]]:
+    """Labels by their scores (K,), best first; without scores it is `SILENCE`, and no label has any."""
+    if scores is None:
+        return [{"score": 1.0, "label": SILENCE}, *({"score": 0.0, "label": label} for label in labels)][:top_k]
+    values, order = scores.topk(min(top_k or len(labels), len(labels)))
+    return [{"score": score, "label": labels[i]} for score, i in zip(values.tolist(), order.tolist(), strict=True)]
+
+
+def best_of(scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first label and its score."""
+    return {"label": scores[0]["label"], "score": scores[0]["score"]}
+
+
+def chunk_of(window: dict, scores: list[dict[str, Any]]) -> dict[str, Any]:
+    """A window of `compact` as it is told: when, which emotions, and its strongest moment in seconds."""
+    return {
+        "timestamp": [window["start"] / SAMPLING_RATE, window["end"] / SAMPLING_RATE],
+        **best_of(scores),
+        "scores": scores,
+        "silent": window["silent"],
+        "highlight": (window["start"] + FRAME_SAMPLES * (window["peak"] + 0.5)) / SAMPLING_RATE,
+    }
