@@ -23,10 +23,7 @@ from accelerate.utils import set_seed
 from transformers.utils import logging as transformers_logging
 
 from model_card.card import write_card
-from modeling_sere.training import outputs
-from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments, parse_arguments
-from modeling_sere.training.calibration import calibrate
 from modeling_sere.training.corpora.corpus import Corpus, check_skipped
 from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.corpora.labels import parse_emotions, parse_label_map
@@ -34,17 +31,21 @@ from modeling_sere.training.corpora.loading import load_corpus
 from modeling_sere.training.corpora.provenance import corpus_facts
 from modeling_sere.training.corpora.report import label_report, notes_before, read_as
 from modeling_sere.training.corpora.sounds import notes_on_sounds
-from modeling_sere.training.description import describe, origins
-from modeling_sere.training.duplicates import in_both
+from modeling_sere.training.encoding.features import FeatureExtraction
+from modeling_sere.training.encoding.pool import Pool, kept_clips
 from modeling_sere.training.errors import RunError, writing
-from modeling_sere.training.evaluation import Evaluation, single_clips, spread
-from modeling_sere.training.features import FeatureExtraction
-from modeling_sere.training.hub import Destination
-from modeling_sere.training.models import build_model, continue_model, load_checkpoint
-from modeling_sere.training.pool import Pool, kept_clips
-from modeling_sere.training.refinement import refine
-from modeling_sere.training.sources import Sources
-from modeling_sere.training.tracking import recorded, trackers
+from modeling_sere.training.organising.adaptation import Adaptation
+from modeling_sere.training.organising.calibration import calibrate
+from modeling_sere.training.organising.carried_sources import Sources
+from modeling_sere.training.refining.refinement import refine
+from modeling_sere.training.refining.tracking import recorded, trackers
+from modeling_sere.training.reporting import outputs
+from modeling_sere.training.reporting.description import describe, origins
+from modeling_sere.training.reporting.duplicates import in_both
+from modeling_sere.training.reporting.evaluation import Evaluation, single_clips, spread
+from modeling_sere.training.reporting.hub import Destination
+from modeling_sere.training.running import run_folder
+from modeling_sere.training.running.models import build_model, continue_model, load_checkpoint
 
 logger = logging.getLogger("sere")
 
@@ -90,7 +91,7 @@ def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, C
 def main():
     # A. Read the arguments and the corpora: what is wrong in them is said before anything is written
     arguments = parse_arguments(sys.argv[1:])
-    folder = outputs.OutputFolder(arguments)
+    folder = run_folder.OutputFolder(arguments)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find each other on CPUs
         log_with=trackers(arguments.report_to) or None,
@@ -229,7 +230,7 @@ def main():
     deliver(folder, destination)
 
 
-def deliver(folder: outputs.OutputFolder, destination: Destination | None):
+def deliver(folder: run_folder.OutputFolder, destination: Destination | None):
     """Show the results of a finished run and push it. Raises RunError: the push broke off; the folder is whole."""
     print(outputs.table(outputs.load_results(folder.final)))
     print(f"Saved in {folder.final}: model, README.md (model card), results.json", flush=True)

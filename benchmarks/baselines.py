@@ -37,7 +37,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from modeling_sere.encoder_sere import SereEncoder, frame_lengths, frame_mask
 from modeling_sere.resonance_sere import UNLABELLED, ResonanceFilter, balanced_softmax, center_rows, spread
-from modeling_sere.training.features import collate
+from modeling_sere.training.encoding.features import collate
 
 SHARPNESS = 2.0  # the field's own, see SereConfig.field_sharpness
 DIRECTIONS = 256  # principal directions of both domains that the trained baselines see

@@ -1,6 +1,6 @@
 """How far scores can be taken as probabilities: expected calibration error (ECE) before and after the temperature.
 
-    python benchmarks/calibration.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --figure reliability.png
+    python -m benchmarks.calibration --corpora DIR DIR [DIR ...] --encoder DIR|id|none --figure reliability.png
 
 Scored are the single clips of the target by what the saved model carries, which is what its pipeline returns. Beside it
 stand temperature scaling fitted on shots held out in the source, and the best temperature there is (it sees the
@@ -9,22 +9,23 @@ target's labels).
 
 import argparse
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
-
 from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training.calibration import LOG_TEMPERATURES, expected_accuracy, held_out_folds, temperature
-from modeling_sere.training.evaluation import Evaluation
-from modeling_sere.training.metrics import expected_calibration_error
+from modeling_sere.training.organising.calibration import (
+    LOG_TEMPERATURES,
+    expected_accuracy,
+    held_out_folds,
+    temperature,
+)
+from modeling_sere.training.reporting.evaluation import Evaluation
+from modeling_sere.training.reporting.metrics import expected_calibration_error
 
 WAYS = ("none", "held-out shots", "agreement (SERE)", "best there is")
 BINS = 10

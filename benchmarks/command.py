@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from modeling_sere.training.arguments import DEFAULT_CACHE
 from modeling_sere.training.errors import RunError
-from modeling_sere.training.features import DEFAULT_CACHE
-from modeling_sere.training.outputs import versions
+from modeling_sere.training.reporting.outputs import versions
 
 README = Path(__file__).with_name("README.md")
 
@@ -110,7 +110,7 @@ def command_line() -> str:
     if "--document" in words:
         place = words.index("--document")
         del words[place : place + 2]
-    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *words])
 
 
 def meta(arguments) -> dict:

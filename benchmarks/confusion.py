@@ -1,23 +1,20 @@
 """What SERE takes for what, in every target language.
 
-    python benchmarks/confusion.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --figures FOLDER
+    python -m benchmarks.confusion --corpora DIR DIR [DIR ...] --encoder DIR|id|none --figures FOLDER
 
 Transductive, with speaker ids. A language's matrix is the sum over its source languages and the draws; an emotion that
 a source lacks is counted with the other sources only.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
-
 from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.experiment import Experiment, encode, pairs
 from model_card.plots import plot_confusion
-from modeling_sere.training.evaluation import Evaluation
+from modeling_sere.training.reporting.evaluation import Evaluation
 
 
 def parse() -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """Cross-lingual accuracy: SERE, its ablations, the baselines and the ceiling, paired over the same shot draws.
 
-    python benchmarks/crosslingual.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json results.json
+    python -m benchmarks.crosslingual --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json results.json
 
 Every directed pair of corpora is one task. Features, pools, adaptation and evaluation are the ones of train_sere.py.
 
@@ -14,11 +14,8 @@ import argparse
 import importlib.util
 import itertools
 import sys
-from pathlib import Path
 
 import numpy as np
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
 from benchmarks.baselines import BASELINES, PRIOR
 from benchmarks.command import CorpusParser, report, spread_out

@@ -21,14 +21,11 @@ from benchmarks.baselines import BASELINES, PRIOR, SIMPLE, Clips, Task
 from modeling_sere.dynamics_sere import FRAME_NAMES
 from modeling_sere.modeling_sere import SereModel
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField
-from modeling_sere.training.adaptation import Adaptation
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.corpus import Corpus
 from modeling_sere.training.corpora.episodes import shared_labels, split_speakers
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.errors import RunError
-from modeling_sere.training.evaluation import Evaluation
-from modeling_sere.training.features import (
+from modeling_sere.training.encoding.features import (
     FeatureCache,
     FeatureExtraction,
     Features,
@@ -36,8 +33,11 @@ from modeling_sere.training.features import (
     fingerprint,
     length_batches,
 )
-from modeling_sere.training.models import build_model
-from modeling_sere.training.pool import Pool, kept_clips
+from modeling_sere.training.encoding.pool import Pool, kept_clips
+from modeling_sere.training.errors import RunError
+from modeling_sere.training.organising.adaptation import Adaptation
+from modeling_sere.training.reporting.evaluation import Evaluation
+from modeling_sere.training.running.models import build_model
 
 # name -> what differs from SERE as it is: constants of the configuration, "highlights" False for features that are the
 # plain mean over the frames, "shots" 0 for no labelled clip

@@ -1,6 +1,6 @@
 """Real-life pools: few target clips, uneven shares of the emotions, emotions that are not among the labels.
 
-    python benchmarks/pools.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json pools.json --figure pools.png
+    python -m benchmarks.pools --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json pools.json --figure pools.png
 
 Every directed pair of corpora is one task. `size`: that many target clips, drawn at random. `skew`: half of the
 target's clips, class shares drawn from a Dirichlet distribution of that concentration (inf: even shares); recalls are
@@ -10,21 +10,17 @@ that share fewer than four emotions are left out of it.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
-
 from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training.calibration import expected_accuracy, temperature
 from modeling_sere.training.corpora.episodes import shared_labels
+from modeling_sere.training.organising.calibration import expected_accuracy, temperature
 
 SIZES = (20, 50, 100, 200, 500, 1000)
 CONCENTRATIONS = (float("inf"), 10.0, 3.0, 1.0, 0.5)

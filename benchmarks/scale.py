@@ -1,6 +1,6 @@
 """Scale: what time and memory do when there is more of everything. Every figure is a ratio of two runs of this command.
 
-    python benchmarks/scale.py --json scale.json
+    python -m benchmarks.scale --json scale.json
 
 memory_long     peak memory of a process that takes one recording of an hour through the pipeline, and of one minute
 field_growth    time to adapt to 100,000 unlabelled clips, and to 10,000: embedding, voice groups, field and nuisance
@@ -25,8 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
 from benchmarks.command import report
 from benchmarks.ratios import ROOT, Ratio, fresh_process, in_turns, table
@@ -66,7 +64,8 @@ def adaptation_task(count: int):
     from transformers import Wav2Vec2Config
 
     from modeling_sere import SereConfig, SereForAudioClassification
-    from modeling_sere.training.adaptation import Adaptation, Domain
+    from modeling_sere.training.encoding.domain import Domain
+    from modeling_sere.training.organising.adaptation import Adaptation
 
     emotions = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
     # 171 features of the dynamics, 85 of the encoder, which is never run

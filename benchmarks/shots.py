@@ -1,6 +1,6 @@
 """SERE and the baselines over the number K of labelled clips per emotion, from none upwards.
 
-    python benchmarks/shots.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json shots.json --figure shots.png
+    python -m benchmarks.shots --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json shots.json --figure shots.png
 
 Every directed pair of corpora is one task; transductive, with and without speaker ids. Without labels only what has
 the prior says anything. The ceiling of the embeddings is ridge on all source labels.
@@ -9,12 +9,8 @@ the prior says anything. The ceiling of the embeddings is ridge on all source la
 import argparse
 import copy
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
 from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.crosslingual import impossible, run_task

@@ -1,6 +1,6 @@
 """Adaptation without source data beside adaptation with it: what do the unlabelled source clips add?
 
-    python benchmarks/source_free.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json source_free.json
+    python -m benchmarks.source_free --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json source_free.json
 
 Every directed pair of corpora is one task. "source-free" has of the source no more than the labelled clips' embeddings
 that travel in a checkpoint, as `train_sere.py --model ... --target ...`; "sere" has the whole source corpus. Both have
@@ -9,20 +9,16 @@ the same shots. Scores are of the clips adapted on ("transductive"), and of what
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
 
 from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.crosslingual import summary
 from benchmarks.experiment import Experiment, QuickEvaluation, encode, pairs
-from modeling_sere.training.adaptation import Adaptation
-from modeling_sere.training.calibration import calibrate
-from modeling_sere.training.models import build_model
-from modeling_sere.training.sources import Sources
+from modeling_sere.training.organising.adaptation import Adaptation
+from modeling_sere.training.organising.calibration import calibrate
+from modeling_sere.training.organising.carried_sources import Sources
+from modeling_sere.training.running.models import build_model
 
 
 def measure(arguments: argparse.Namespace) -> list[dict]:

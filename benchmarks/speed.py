@@ -1,6 +1,6 @@
 """Speed: every figure is a ratio of two things timed in turns in this run, on the same clips and cores.
 
-    python benchmarks/speed.py --corpus DIR [DIR] --encoder DIR|id|none --json speed.json
+    python -m benchmarks.speed --corpus DIR [DIR] --encoder DIR|id|none --json speed.json
 
 adapt_cold, adapt_warm   whole `train_sere.py` runs in new processes, from the end of the imports to the saved model,
                          with an empty and a full cache; the reference is one pass of the bare encoder over the clips
@@ -20,7 +20,6 @@ nor makes input features in the measured time. Rows that need an --encoder are l
 """
 
 import argparse
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -41,8 +40,6 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
-
 from benchmarks.baselines import egemaps_functionals
 from benchmarks.command import report
 from benchmarks.ratios import REPEATS, Ratio, fresh_process, in_turns, seconds, table
@@ -53,10 +50,10 @@ from modeling_sere.pipeline_sere import SerePipeline
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.episodes import shared_labels
 from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.encoding.features import collate, length_batches
+from modeling_sere.training.encoding.pool import kept_clips
 from modeling_sere.training.errors import RunError
-from modeling_sere.training.features import collate, length_batches
-from modeling_sere.training.models import build_model
-from modeling_sere.training.pool import kept_clips
+from modeling_sere.training.running.models import build_model
 
 LABELS = ["anger", "happiness", "neutral", "sadness"]
 BATCH = 16  # clips of the pipelines' batches

@@ -1,6 +1,6 @@
 """Whether the TRIC loss adds anything to the field: each way to use it, paired with the field without it.
 
-    python benchmarks/tric.py --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json tric.json
+    python -m benchmarks.tric --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json tric.json
 
 Every directed pair of corpora is one task; transductive, with speaker ids.
 
@@ -14,7 +14,6 @@ refine-0     the same with a weight of TRIC of 0: what of "refine" is TRIC's
 
 import argparse
 import itertools
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,17 +23,16 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
-
 from benchmarks.baselines import normalised
 from benchmarks.command import CorpusParser, report, spread_out
 from benchmarks.experiment import Encoded, Experiment, QuickEvaluation, encode, pairs
 from modeling_sere.resonance_sere import UNLABELLED, TripleResonanceInteractionChain
-from modeling_sere.training.adaptation import Adaptation, Domain, Organised
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.features import FrameStore
-from modeling_sere.training.models import build_model
-from modeling_sere.training.refinement import Refinement, trainable
+from modeling_sere.training.encoding.domain import Domain
+from modeling_sere.training.organising.adaptation import Adaptation, Organised
+from modeling_sere.training.refining.frame_store import FrameStore
+from modeling_sere.training.refining.refinement import Refinement, trainable
+from modeling_sere.training.running.models import build_model
 
 CHAIN_WEIGHT = 0.5  # of the chain's scores beside the field's, both of unit spread
 STEPS, RATE, BATCH = 40, 0.02, 256  # of gains trained by TRIC

@@ -1,6 +1,6 @@
 """The oldest and the newest transformers that pyproject.toml admits, each in a fresh virtual environment.
 
-    python benchmarks/versions.py
+    python -m benchmarks.versions
 
 First the environment holds only what somebody needs who predicts (torch, transformers, soundfile, soxr): a model that
 this process puts on a Hub on loopback is loaded there by name and must give this process' logits. Then the package and
@@ -18,12 +18,8 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, constants
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run from any folder
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-
-from hub_server import HubServer
-
 from modeling_sere import SereConfig, SereForAudioClassification
+from testing.hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ["tests/test_loading.py", "tests/test_pipeline.py", "tests/test_root_files.py", "tests/test_hub.py"]

@@ -8,14 +8,15 @@ import pytest
 import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
-from corpus_fixtures import write_corpus
 from safetensors.torch import load_file
 from test_train_sere import script, tool
 from transformers import AutoModel, Wav2Vec2FeatureExtractor
 
+from testing.corpora import write_corpus
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs" / "accelerate").glob("*.yaml"))
-SPREAD = ROOT / "tests" / "fsdp_run.py"
+SPREAD = ROOT / "testing" / "fsdp_run.py"
 
 
 @pytest.fixture

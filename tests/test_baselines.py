@@ -6,7 +6,6 @@ from importlib.metadata import PackageNotFoundError
 import numpy as np
 import pytest
 import torch
-from corpus_fixtures import voice as corpus_voice
 from torch.nn import functional as F
 
 from benchmarks import baselines
@@ -28,6 +27,7 @@ from benchmarks.baselines import (
 )
 from modeling_sere.encoder_sere import SereEncoder
 from modeling_sere.resonance_sere import UNLABELLED
+from testing.corpora import voice as corpus_voice
 
 CLASSES, PER_CLASS, SHOTS = 4, 40, 5
 METHODS = [name for name in BASELINES if name != PRIOR and not name.startswith("fine-tuned-encoder")]

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from corpus_fixtures import write_corpus
 from PIL import Image
 
 from benchmarks import calibration, command, confusion, pools, shots, tric
 from benchmarks.experiment import score
 from modeling_sere.resonance_sere import UNLABELLED
-from modeling_sere.training import metrics
+from modeling_sere.training.reporting import metrics
+from testing.corpora import write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_document_puts_a_run_into_its_block(tmp_path, monkeypatch):
     command.document(page, "one", "\nmethod 62.0\n", facts)  # a later run replaces an earlier one
     text = page.read_text()
     assert text.startswith("# Title\n<!-- one -->\n") and text.endswith("<!-- two -->\nkept\n<!-- end -->\n")
-    assert "python benchmarks/shots.py --corpora emodb emovo --draws 0-9\n" in text and "2 min" in text
+    assert "python -m benchmarks.shots --corpora emodb emovo --draws 0-9\n" in text and "2 min" in text
     assert "method 62.0" in text and "61.0" not in text and "old" not in text and "ana" not in text
     with pytest.raises(SystemExit, match="no block"):
         command.document(page, "three", "", facts)

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from corpus_fixtures import write_corpus
+
+from testing.corpora import write_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,15 +18,15 @@ def place(tmp_path_factory):
     for seed, name in enumerate(("one", "two")):
         write_corpus(place / name, clips=6, speakers=4, seed=seed)
     run(
-        "benchmarks/crosslingual.py", "--corpora", place / "one", place / "two", "--shots", 3, "--draws", "0-1",
+        "benchmarks.crosslingual", "--corpora", place / "one", place / "two", "--shots", 3, "--draws", "0-1",
         "--methods", "sere,sere-no-prior,sere-enrol-5,ridge,ridge+prior+balance", "--setting", "both",
         "--cache_dir", place / "cache", "--json", place / "rows.json",
     )  # fmt: skip
     return place
 
 
-def run(script, *flags) -> str:
-    command = [sys.executable, str(ROOT / script), *map(str, flags)]
+def run(module, *flags) -> str:
+    command = [sys.executable, "-m", module, *map(str, flags)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -53,7 +54,7 @@ def test_rows_are_complete(place):
 
 def test_same_figure_as_the_training_script(place, tmp_path):
     run(
-        "train_sere.py", "--source", place / "one", "--target", place / "two", "--shots", 3, "--seed", 1, "--draws", 1,
+        "train_sere", "--source", place / "one", "--target", place / "two", "--shots", 3, "--seed", 1, "--draws", 1,
         "--speaker_ids", True, "--cache_dir", place / "cache", "--output_dir", tmp_path / "out",
     )  # fmt: skip
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -68,6 +69,6 @@ def test_same_figure_as_the_training_script(place, tmp_path):
 
 
 def test_unknown_method_is_refused():
-    command = [sys.executable, str(ROOT / "benchmarks/crosslingual.py"), "--corpora", "a", "b", "--methods", "magic"]
+    command = [sys.executable, "-m", "benchmarks.crosslingual", "--corpora", "a", "b", "--methods", "magic"]
     result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert result.returncode != 0 and "magic is unknown" in result.stderr

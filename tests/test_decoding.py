@@ -12,10 +12,10 @@ import soundfile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.reliability.containers import CONTAINERS, WITH_VIDEO, container
 from modeling_sere import decoding_sere
 from modeling_sere.audio_sere import read_audio
 from modeling_sere.decoding_sere import AudioError, file_blocks
+from testing.containers import CONTAINERS, WITH_VIDEO, container
 
 
 def tone(rate: int, channels: int = 1, seconds: float = 1.0) -> np.ndarray:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from corpus_fixtures import write_corpus
-from forked import Forked, linux_only
 
-from benchmarks.reliability import runs
 from modeling_sere.training.corpora import corpus
+from testing import runs
+from testing.corpora import write_corpus
+from testing.forked import Forked, linux_only
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A full disk: one sentence, and what was there stays. benchmarks/reliability/disk.py tries more, and small disks."""
+"""A full disk: one sentence, and what was there stays. reliability/disk.py tries more, and small disks."""
 
 import resource
 from contextlib import contextmanager
@@ -6,12 +6,13 @@ from contextlib import contextmanager
 import pytest
 import torch
 from accelerate import Accelerator
-from corpus_fixtures import write_corpus
-from forked import finished, linux_only
 
-from benchmarks.reliability import disk, runs
-from modeling_sere.training.checkpoint import Checkpoints
 from modeling_sere.training.errors import RunError, writing
+from modeling_sere.training.refining.checkpoint import Checkpoints
+from reliability import disk
+from testing import runs
+from testing.corpora import write_corpus
+from testing.forked import finished, linux_only
 
 
 @contextmanager

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.reliability.server import BEHAVIOURS, BODY, Server, answer, endlessly
 from modeling_sere.decoding_sere import AudioError
 from modeling_sere.fetching_sere import _redirected, _Refused, fetch, is_url, shown_url
+from testing.slow_server import BEHAVIOURS, BODY, Server, answer, endlessly
 
 
 @pytest.fixture(scope="module")

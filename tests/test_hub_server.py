@@ -6,7 +6,6 @@ import sys
 
 import httpx2
 import pytest
-from hub_server import GITATTRIBUTES, HubServer
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -15,6 +14,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+
+from testing.hub_server import GITATTRIBUTES, HubServer
 
 USERS = {
     "hf_ana": {"name": "ana", "orgs": ["org"]},

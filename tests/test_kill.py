@@ -1,10 +1,10 @@
-"""A killed run and its resumption, in small: benchmarks/reliability/kill.py has the rest."""
+"""A killed run and its resumption, in small: reliability/kill.py has the rest."""
 
 import pytest
-from corpus_fixtures import write_corpus
-from forked import Forked, linux_only
 
-from benchmarks.reliability import kill
+from reliability import kill
+from testing.corpora import write_corpus
+from testing.forked import Forked, linux_only
 
 
 @pytest.fixture

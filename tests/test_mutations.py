@@ -1,9 +1,9 @@
-"""Damaged and odd recordings, a part of what benchmarks/reliability/audio.py tries."""
+"""Damaged and odd recordings, a part of what reliability/audio.py tries."""
 
 import pytest
-from corpus_fixtures import write_corpus
 
-from benchmarks.reliability import audio
+from reliability import audio
+from testing.corpora import write_corpus
 
 COUNT = 88  # every kind of sound and of damage four times
 

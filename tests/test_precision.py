@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import finished, linux_only
 
-from benchmarks.reliability import precision, runs
-from benchmarks.reliability.precision import compare
 from modeling_sere.training.corpora.loading import load_corpus
+from reliability import precision
+from reliability.precision import compare
+from testing import runs
+from testing.forked import finished, linux_only
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from corpus_fixtures import write_corpus
+from testing.corpora import write_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,7 +16,7 @@ def test_both_ways_have_a_row_for_every_task_draw_and_setting(tmp_path):
         write_corpus(tmp_path / name, clips=4, speakers=2, seed=seed)
     flags = ["--corpora", tmp_path / "one", tmp_path / "two", "--shots", 2, "--draws", "0-1"]
     flags += ["--cache_dir", tmp_path / "cache", "--json", tmp_path / "rows.json"]
-    command = [sys.executable, str(ROOT / "benchmarks" / "source_free.py"), *map(str, flags)]
+    command = [sys.executable, "-m", "benchmarks.source_free", *map(str, flags)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -6,12 +6,12 @@ import sys
 import pytest
 import soundfile
 import torch
-from corpus_fixtures import read_metadata, write_corpus
 from transformers import WhisperConfig, WhisperModel
 
 from benchmarks import ratios, scale, speed
 from benchmarks.ratios import Ratio, fresh_process, in_turns, table
 from modeling_sere.training.errors import RunError
+from testing.corpora import read_metadata, write_corpus
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Checkpoints that lie are refused: all of benchmarks/reliability/strangers.py, by fewer ways of loading."""
+"""Checkpoints that lie are refused: all of reliability/strangers.py, by fewer ways of loading."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reliability import strangers
+from reliability import strangers
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def test_each_is_refused_with_the_reason_and_without_filling_memory(outcomes):
 
 
 def test_the_command_ends_with_one_line(outcomes, tmp_path):
-    script = Path(strangers.__file__).resolve().parents[2] / "train_sere.py"
+    script = Path(strangers.__file__).resolve().parents[1] / "train_sere.py"
     flags = [f"--model={outcomes[1] / 'header_of_an_exabyte'}", f"--output_dir={tmp_path / 'out'}"]
     done = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr

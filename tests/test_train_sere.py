@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus_fixtures import bad_files, read_metadata, write_corpus, write_metadata
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForAudioClassification, Wav2Vec2FeatureExtractor
 
 import train_sere
 from modeling_sere import SereForAudioClassification
 from modeling_sere.training.corpora.loading import load_corpus
+from modeling_sere.training.encoding.features import collate
 from modeling_sere.training.errors import RunError
-from modeling_sere.training.features import collate
+from testing.corpora import bad_files, read_metadata, write_corpus, write_metadata
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = str(ROOT / "train_sere.py")

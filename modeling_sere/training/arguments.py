@@ -7,12 +7,13 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from huggingface_hub.constants import HF_HOME
 from transformers import HfArgumentParser
 
 from modeling_sere.training.errors import RunError
-from modeling_sere.training.features import DEFAULT_CACHE
 
 MAX_SEED = 2**32  # of NumPy
+DEFAULT_CACHE = Path(HF_HOME) / "sere"
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus_fixtures import SOUNDS, read_metadata, voice, wav, write_corpus, write_metadata
 
 import train_sere
 from modeling_sere.training.errors import RunError
+from testing.corpora import SOUNDS, read_metadata, voice, wav, write_corpus, write_metadata
 
 from .helpers import fill
 

@@ -1,0 +1,159 @@
+"""Features of whole corpora: every clip decoded and encoded once, kept in a memory-mapped cache."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+
+from modeling_sere.modeling_sere import SereModel
+from modeling_sere.training.corpora.corpus import Corpus, DecodedClip, SkippedClip
+from modeling_sere.training.encoding.cache import FeatureCache, fingerprint
+from modeling_sere.training.errors import RunError
+
+logger = logging.getLogger(__name__)
+
+SHARD_CLIPS = 256  # decoded together, sorted by length, encoded in batches, written as one shard,
+SHARD_SECONDS = 1200  # or fewer if they are long
+BATCH_SECONDS = 60  # padded audio per batch
+
+
+@dataclass
+class Features:
+    """Raw features of the usable clips of a corpus.
+
+    values: (n, D) float32. indices: (n,) positions in `corpus.clips`, ascending. keys: (n,) content keys of the audio.
+    skipped: clips without usable audio.
+    """
+
+    values: np.ndarray
+    indices: list[int]
+    keys: list[str]
+    skipped: list[SkippedClip]
+
+
+def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Waveforms -> input_values (B, N) and attention_mask (B, N)."""
+    tensors = [torch.from_numpy(waveform) for waveform in waveforms]
+    lengths = torch.tensor([len(tensor) for tensor in tensors])
+    values = pad_sequence(tensors, batch_first=True)
+    mask = torch.arange(values.shape[1])[None, :] < lengths[:, None]
+    return values.to(device), mask.long().to(device)
+
+
+def encoded_before(clip: DecodedClip) -> np.ndarray:
+    """The waveform of a clip that was usable when its features were made. Raises RunError: it no longer is."""
+    if clip.error is not None:
+        raise RunError(f"{clip.error}; it was usable when this run began: restore it, then add --resume.")
+    return clip.waveform
+
+
+def length_batches(lengths: list[int], batch_seconds: float = BATCH_SECONDS) -> Iterator[list[int]]:
+    """Positions grouped by similar length, each group's padded size within `batch_seconds`; longest first."""
+    batch: list[int] = []
+    longest = 0
+    for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * longest > batch_seconds * 16000:
+            yield batch
+            batch = []
+        longest = lengths[position] if not batch else longest
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+class FeatureExtraction:
+    """Encodes corpora with a frozen model, sharded over the processes of `accelerator`.
+
+    Args:
+        cache_dir: folder of the cache, or None to keep nothing on disk (an encoder that is being trained).
+        everywhere: every process gets all features. Otherwise only the main one does, and the others need no memory.
+    """
+
+    def __init__(self, model: SereModel, accelerator: Accelerator, cache_dir: Path | None, everywhere: bool = True):
+        self.model, self.accelerator, self.everywhere = model, accelerator, everywhere
+        self.cache = None if cache_dir is None else FeatureCache(
+            Path(cache_dir) / fingerprint(model, accelerator.mixed_precision)
+        )
+        self.encoded = 0  # clips that were not in the cache
+
+    def __call__(self, corpus: Corpus, indices: list[int] | None = None) -> Features | None:
+        """Raw features of `indices` (default: all clips) of a corpus, or None on a process that does not get them."""
+        indices = list(range(len(corpus))) if indices is None else sorted(indices)
+        mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
+        with tqdm(
+            total=len(mine), desc=f"Encoding {corpus.name}", unit="clip",
+            disable=not self.accelerator.is_local_main_process,
+        ) as bar:  # fmt: skip
+            part = self._extract(corpus, mine, bar)
+        parts = self._gathered(part)
+        if parts is None:
+            return None
+        found, values, skipped = zip(*parts, strict=True)
+        found, skipped = list(chain(*found)), sorted(chain(*skipped))
+        if not found:
+            raise RunError(f"{corpus.name}: not one clip could be read; the first is {_explain(corpus, skipped[0])}.")
+        values = values[0] if len(values) == 1 else np.concatenate([part for part in values if len(part)])
+        order = sorted(range(len(found)), key=found.__getitem__)
+        return Features(
+            values=values if order == list(range(len(order))) else values[order],
+            indices=[found[row][0] for row in order],
+            keys=[found[row][1] for row in order],
+            skipped=[SkippedClip(corpus.clips[index].name, reason) for index, reason in skipped],
+        )
+
+    def _gathered(self, part) -> list | None:
+        """What all processes have, in their order, where it is to be known."""
+        if self.everywhere or self.accelerator.num_processes == 1:
+            return gather_object([part])
+        parts = [None] * self.accelerator.num_processes if self.accelerator.is_main_process else None
+        torch.distributed.gather_object(part, parts)
+        return parts
+
+    def _extract(self, corpus, indices, bar) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
+        """Index and key of each usable clip, their features (n, D), and index and reason of the others."""
+        found, skipped, waiting, encoded = [], [], [], {}
+        known = self.cache.places if self.cache else {}
+        for clip in corpus.iter_audio(indices, known=known):
+            bar.update()
+            if clip.error is not None:
+                skipped.append((clip.index, str(clip.error)))
+                logger.warning("Skipped: %s", clip.error)
+                continue
+            found.append((clip.index, clip.key))
+            if clip.waveform is not None:
+                waiting.append(clip)
+            if len(waiting) == SHARD_CLIPS or sum(len(clip.waveform) for clip in waiting) > SHARD_SECONDS * 16000:
+                self._encode(waiting, encoded)
+                waiting = []
+        self._encode(waiting, encoded)
+        keys = [key for _, key in found]
+        if not keys:
+            return found, np.empty((0, 0), np.float32), skipped
+        return found, np.stack([encoded[key] for key in keys]) if encoded else self.cache.read(keys), skipped
+
+    def _encode(self, clips: list[DecodedClip], kept: dict[str, np.ndarray]):
+        """Features of some clips, into the cache if there is one, else into `kept`."""
+        features = {}
+        for batch in length_batches([len(clip.waveform) for clip in clips]):
+            values, mask = collate([clips[i].waveform for i in batch], self.accelerator.device)
+            with torch.inference_mode(), self.accelerator.autocast():
+                _, pooled = self.model.pool(self.model.frames(values, mask))
+            features |= zip((clips[i].key for i in batch), pooled.float().cpu().numpy(), strict=True)
+        self.encoded += len(clips)
+        if self.cache is None:
+            kept.update(features)
+        else:
+            self.cache.add(features)
+
+
+def _explain(corpus: Corpus, skipped: tuple[int, str]) -> str:
+    index, reason = skipped
+    return f"{corpus.clips[index].name} ({reason})"

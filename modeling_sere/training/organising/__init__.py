@@ -1,0 +1,1 @@
+"""Features to a model in closed form: normalisation, the field, calibration."""

@@ -1,0 +1,1 @@
+"""Gradient steps on frames or on the encoder, their checkpoints and trackers."""

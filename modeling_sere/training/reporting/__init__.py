@@ -1,0 +1,1 @@
+"""What a run tells: scores, the contract of results.json, the Hub."""

@@ -1,0 +1,151 @@
+"""Runs of train_sere.py on a disk that is full: while they fill the cache, write a checkpoint, or save the result.
+
+    python -m reliability.disk
+
+Each run is to replace an earlier one. It has files of limited size (RLIMIT_FSIZE), or its output and cache lie in a
+small file system in memory, which only an administrator can mount. Where there is too little room, it must end in one
+sentence and leave the earlier result as it was; the same command with --resume and enough room must then give what a
+run without limits gives.
+"""
+
+import argparse
+import hashlib
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from reliability.outcomes import Outcomes
+from testing import runs
+
+COMMON = {"draws": 1, "report_to": "none"}
+TRAINING = {"refine_steps": 60, "batch_size": 2, "train_encoder": "full", "learning_rate": 1e-4}
+# stage -> bytes that are too few, or just enough, for one of its files; and for all of them together
+FILE_SIZES = {
+    "caching": (100, 1_000, 50_000),
+    "checkpointing": (1_000, 20_000, 400_000),
+    "saving": (100, 500, 2_000, 6_000, 10_000, 20_000, 40_000),
+}
+DISK_SIZES = {
+    "caching": (16_384, 65_536, 131_072),
+    "checkpointing": (65_536, 262_144, 655_360),
+    "saving": (16_384, 49_152, 98_304, 163_840, 229_376, 294_912),
+}
+
+
+def small_files(size: int):
+    """To be called in the process that must not write larger ones; the soft limit is anybody's to set."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[bool]:
+    """A file system in memory, mounted on a folder while the block runs; False if we may not mount."""
+    folder.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        yield bool(mounted)
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of all files in a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+class Trial:
+    """Runs of one stage: an earlier result, a cache that is filled but for the first stage, and a whole run.
+
+    Args:
+        stage: "caching", "checkpointing" or "saving". options: flags of its runs.
+    """
+
+    def __init__(self, root: Path, stage: str, options: dict):
+        root.mkdir()
+        self.root, self.stage, self.options = root, stage, COMMON | options
+        self.variables = runs.environment(root / "hf")
+        self.cache, self.earlier, self.whole = (root / name for name in ("cache", "earlier", "whole"))
+        for seed, folder in ((1, self.earlier), (0, self.whole)):
+            self._must(self.run(folder, self.cache, seed=seed))
+
+    def _must(self, run: runs.Ended):
+        if run.status:
+            raise SystemExit(f"a run with enough room failed: {run.last_line}")
+
+    def run(self, out: Path, cache: Path, *switches: str, before=None, **options) -> runs.Ended:
+        flags = self.options | options | {"output_dir": out, "cache_dir": cache}
+        return runs.finished(runs.command(*switches, **flags), self.variables, before)
+
+    def failures(self, out: Path, cache: Path, before=None, disk: Path | None = None) -> list[str]:
+        """What is wrong with a run without room and with the same run with room. `disk`: what becomes larger."""
+        shutil.copytree(self.earlier, out)
+        if self.stage != "caching":
+            shutil.copytree(self.cache, cache)
+        run = self.run(out, cache, "--overwrite_output_dir", before=before)
+        if run.status == 0:
+            return runs.differences(out, self.whole)
+        found = runs.one_sentence(run)
+        if digests(out) != digests(self.earlier):
+            found.append(f"the earlier result has changed, after: {run.last_line}")
+        if disk is not None:
+            subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        resumed = self.run(out, cache, "--overwrite_output_dir", "--resume")
+        if resumed.status:
+            return [*found, f"not resumed: {resumed.last_line}"]
+        return found + runs.differences(out, self.whole)
+
+
+def measure(root: Path, stages: dict[str, dict], file_sizes=FILE_SIZES, disk_sizes=DISK_SIZES) -> Outcomes:
+    """Try all sizes in each of `stages`: name -> flags of the runs."""
+    outcomes = Outcomes()
+    trials = {stage: Trial(root / stage, stage, options) for stage, options in stages.items()}
+    cases = [(trials[stage], size, False) for stage in stages for size in file_sizes.get(stage, ())]
+    cases += [(trials[stage], size, True) for stage in stages for size in disk_sizes.get(stage, ())]
+    for number, (trial, size, disk) in enumerate(tqdm(cases, desc="Disks", unit="run")):
+        place = trial.root / str(number)
+        if disk:
+            with small_disk(place, 100_000_000) as mounted:
+                if not mounted:
+                    print("small disks: left out, as we may not mount a file system")
+                    break
+                found = trial.failures(place / "out", place / "cache", before=Resize(place, size), disk=place)
+        else:
+            place.mkdir()
+            found = trial.failures(place / "out", place / "cache", before=lambda size=size: small_files(size))
+        kind = "small disk" if disk else "small files"
+        outcomes.add(f"{trial.stage}, {kind}", [f"{size} bytes: {failure}" for failure in found])
+    return outcomes
+
+
+class Resize:
+    """Leaves, in the process that is about to start, so many bytes on a small disk beside what is there."""
+
+    def __init__(self, disk: Path, free: int):
+        self.disk, self.free = disk, free
+
+    def __call__(self):
+        usage = shutil.disk_usage(self.disk)
+        size = usage.used + self.free
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self.disk)], check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        encoder = runs.tiny_encoder(Path(name) / "encoder")
+        stages = {"caching": {}, "checkpointing": TRAINING | {"encoder": encoder}, "saving": {}}
+        measure(Path(name), stages).close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Adaptation in closed form: what is organised is what the model answers, and all of it travels."""
+
+import copy
+
+import pytest
+import torch
+
+from modeling_sere import SereForAudioClassification
+from modeling_sere.embedding_sere import moments, shrunk_moments
+from modeling_sere.resonance_sere import UNLABELLED
+from modeling_sere.training.encoding.domain import Domain
+from modeling_sere.training.organising.adaptation import TARGET, Adaptation, Embedded
+from modeling_sere.training.organising.carried_sources import Sources
+from modeling_sere.training.organising.nuisance_groups import NuisanceGroups
+
+CLASSES, SHOTS = 3, 4
+
+
+def domain(size: int, count: int, seed: int, speakers: int = 0) -> tuple[Domain, torch.Tensor]:
+    """Random raw features around a mean per class and per speaker, and the classes."""
+    random = torch.Generator().manual_seed(seed)
+    classes = torch.arange(count) % CLASSES
+    means = 2 * torch.randn(CLASSES, size, generator=torch.Generator().manual_seed(99))
+    features = means[classes] + torch.randn(count, size, generator=random)
+    voices = None
+    if speakers:
+        voices = torch.arange(count) // CLASSES % speakers
+        features = features + 5 * torch.randn(speakers, size, generator=random)[voices]
+    return Domain(features, voices), classes
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model(num_sources=CLASSES * SHOTS)
+
+
+@pytest.fixture
+def setup(model):
+    """(speakers=0) -> an Adaptation, the target's domain and classes, and the shots."""
+
+    def make(speakers: int = 0):
+        size = model.classifier.in_features
+        source, classes = domain(size, 30, 1, speakers)
+        target, references = domain(size, 42, 2, speakers)
+        shots = torch.full((30,), UNLABELLED)
+        shots[: CLASSES * SHOTS] = classes[: CLASSES * SHOTS]
+        return Adaptation(model, source, target), target, references, shots
+
+    return make
+
+
+def posteriors(adaptation: Adaptation, shots: torch.Tensor) -> torch.Tensor:
+    """The field's own, over the target."""
+    labels = torch.cat([shots, torch.full((len(adaptation.target.embeddings),), UNLABELLED)])
+    result = adaptation.field(adaptation.embeddings, adaptation.cues, labels, adaptation.domains)
+    return result.posteriors[len(shots) :]
+
+
+def test_model_answers_single_clips_as_the_read_out(model, setup):
+    adaptation, target, _, shots = setup()
+    organised = adaptation.organise(shots)
+    adaptation.install(organised)
+    labels = torch.cat([shots, torch.full((len(target),), UNLABELLED)])
+    maps = adaptation.field.read_out(
+        adaptation.embeddings, adaptation.cues, labels, adaptation.domains, organised.posteriors
+    )
+    expected = maps[TARGET](adaptation.target.embeddings, adaptation.target.cues)
+    for row in range(len(target)):
+        with torch.no_grad():
+            logits = model.classify(*model.sere.embedding(target.features[row : row + 1]))
+        torch.testing.assert_close(logits[0], expected[row], rtol=1e-4, atol=1e-4)
+
+
+def test_without_nuisance_rounds_the_field_has_the_last_word(model, setup):
+    model.config.nuisance_rounds = 0
+    adaptation, _, _, shots = setup()
+    organised = adaptation.organise(shots)
+    torch.testing.assert_close(organised.posteriors[len(shots) :], posteriors(adaptation, shots))
+    assert torch.equal(organised.sources, adaptation.source.embeddings[shots != UNLABELLED])
+
+
+def test_a_nuisance_round_removes_what_the_last_posteriors_show(model, setup):
+    adaptation, _, _, shots = setup()
+    model.config.nuisance_rounds = 0
+    first = adaptation.organise(shots)
+    model.config.nuisance_rounds = 1
+    second = adaptation.organise(shots)
+    told = first.posteriors.clone()
+    labelled = shots != UNLABELLED
+    told[: len(shots)][labelled] = torch.eye(CLASSES)[shots[labelled]]  # a label is surer than the field
+    parts = zip((adaptation.source, adaptation.target), told.split([len(shots), 42]), strict=True)
+    expected = torch.cat([NuisanceGroups(part.embeddings).removed(some) for part, some in parts])
+    torch.testing.assert_close(second.sources, expected[: len(shots)][labelled])
+    assert not torch.allclose(second.sources, first.sources, atol=1e-3)
+    labels = torch.cat([shots, torch.full((42,), UNLABELLED)])
+    result = adaptation.field(expected, adaptation.cues, labels, adaptation.domains)
+    torch.testing.assert_close(second.posteriors, result.posteriors)
+
+
+def test_clusters_around_the_shots_are_found(model, setup):
+    model.config.prior_profile = {}  # random cues tell no emotion
+    adaptation, _, references, shots = setup()
+    assert (posteriors(adaptation, shots).argmax(1) == references).float().mean() > 0.8
+
+
+def test_single_map_knows_the_emotions_of_unknown_speakers(model, setup):
+    adaptation, target, references, shots = setup(speakers=3)
+    adaptation.install(adaptation.organise(shots))
+    with torch.no_grad():
+        logits = model.classify(*model.sere.embedding(target.features))
+    assert (logits.argmax(1) == references).float().mean() > 0.6
+
+
+def test_statistics_are_those_of_each_speaker(setup):
+    adaptation, target, _, shots = setup(speakers=3)
+    statistics, group = adaptation.clip_statistics()
+    assert statistics.shape[0] == 6
+    assert group[: len(shots)].max() == 2
+    assert group[len(shots) :].min() == 3
+    for speaker in range(3):
+        own = target.features[target.speakers == speaker]
+        torch.testing.assert_close(statistics[3 + speaker], shrunk_moments(own, moments(target.features)))
+
+
+def test_speaker_offsets_hardly_reach_the_embeddings(model):
+    size = model.classifier.in_features
+    source, _ = domain(size, 30, 1, speakers=3)
+    target, _ = domain(size, 120, 2, speakers=3)
+    moved = target.features + torch.arange(3.0)[target.speakers][:, None] * 3
+
+    def agreement(speakers):
+        plain = Adaptation(model, source, target).target.embeddings
+        shifted = Adaptation(model, source, Domain(moved, speakers)).target.embeddings
+        return (plain * shifted).sum(1).mean()
+
+    assert agreement(target.speakers) > 0.9
+    assert agreement(None) < 0.8
+
+
+def test_voice_rule_in_the_model_is_the_grouping_of_the_adaptation(model, setup):
+    adaptation, target, _, shots = setup(speakers=2)
+    adaptation.install(adaptation.organise(shots))
+    assert torch.equal(model.sere.embedding.voice_groups(target.features), adaptation.voices.group)
+    torch.testing.assert_close(model.sere.embedding.statistics, adaptation.voices.statistics)
+
+
+def test_few_clips_form_one_group(model):
+    size = model.classifier.in_features
+    adaptation = Adaptation(model, domain(size, 30, 1)[0], domain(size, 7, 2)[0])
+    assert not adaptation.voices.group.any()
+    assert not adaptation.voices.weight.any()
+    torch.testing.assert_close(adaptation.voices.statistics[0], adaptation.voices.statistics[1])
+
+
+def test_labelled_sources_travel_without_nuisance(model, setup, tmp_path):
+    adaptation, target, _, shots = setup(speakers=2)
+    organised = adaptation.organise(shots)
+    adaptation.install(organised)
+    model.save_pretrained(tmp_path)
+    loaded = SereForAudioClassification.from_pretrained(tmp_path)
+    labelled = shots != UNLABELLED
+    assert torch.equal(loaded.source_labels, shots[labelled])
+    torch.testing.assert_close(loaded.source_embeddings, organised.sources)
+    torch.testing.assert_close(loaded.source_cues, adaptation.source.cues[labelled])
+    with torch.no_grad():
+        again = loaded.classify(*loaded.sere.embedding(target.features))
+        torch.testing.assert_close(again, model.classify(*model.sere.embedding(target.features)))
+
+
+def test_organising_again_with_other_shots_leaves_the_adaptation_as_it_was(setup):
+    adaptation, _, _, shots = setup()
+    first = adaptation.organise(shots)
+    adaptation.organise(shots.flip(0))
+    again = adaptation.organise(shots)
+    for name in ("prototype", "response"):
+        assert torch.equal(getattr(first, name).weight, getattr(again, name).weight)
+    assert torch.equal(first.posteriors, again.posteriors)
+    assert torch.equal(adaptation.single(first).weight, adaptation.single(again).weight)
+
+
+def test_order_of_the_clips_does_not_matter(model, setup):
+    adaptation, target, _, shots = setup(speakers=2)
+    order = torch.randperm(len(target)).tolist()
+    shuffled = Adaptation(model, domain(model.classifier.in_features, 30, 1, speakers=2)[0], target.subset(order))
+    torch.testing.assert_close(posteriors(shuffled, shots), posteriors(adaptation, shots)[order], rtol=1e-3, atol=1e-4)
+
+
+def test_subset_counts_speakers_anew():
+    whole, _ = domain(4, 12, 0, speakers=4)
+    part = whole.subset([11, 4, 3])  # speakers 3, 1, 1
+    assert part.speakers.tolist() == [1, 0, 0]
+    assert torch.equal(part.features, whole.features[[11, 4, 3]])
+    assert Domain(whole.features).subset([1]).speakers is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_tiny_target(model, count):
+    size = model.classifier.in_features
+    target = Domain(domain(size, count, 2)[0].features, torch.arange(count))
+    source, classes = domain(size, 12, 1)
+    adaptation = Adaptation(model, source, target)
+    organised = adaptation.organise(classes)
+    assert organised.posteriors.isfinite().all()
+    assert adaptation.single(organised)(adaptation.unknown.embeddings, adaptation.unknown.cues).isfinite().all()
+
+
+def test_sources_of_a_checkpoint_take_the_place_of_a_source_corpus(model, setup):
+    """A corpus of nothing but its labelled clips, and the embeddings of those clips, give the same field."""
+    whole, target, _, shots = setup(speakers=2)
+    organised = whole.organise(shots)
+    whole.install(organised)
+    sources = Sources(model, model.config.labels)
+    assert torch.equal(sources.references, shots[shots != UNLABELLED]) and sources.shots == SHOTS
+    free = Adaptation(model, sources.domain, target)
+    only = copy.copy(whole)
+    only.source = Embedded(organised.sources, whole.source.cues[: len(sources)])
+    only.embeddings = torch.cat([only.source.embeddings, whole.target.embeddings])
+    only.cues = torch.cat([only.source.cues, whole.target.cues])
+    only.domains, only.filter = free.domains, whole.field.filter(only.embeddings)
+    torch.testing.assert_close(posteriors(free, sources.references), posteriors(only, sources.references))
+    free.install(free.organise(sources.references))
+    assert torch.equal(model.source_embeddings, sources.domain.embeddings)
