@@ -56,6 +56,7 @@ def _seeds(text: str) -> list[int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"must look like 0-9, not {text}") from None
 
+
 def spread_out(function: Callable, tasks: list, desc: str = "Tasks") -> list[dict]:
     """Rows that `function` gives for each task, in order. One process per core, one thread each.
 

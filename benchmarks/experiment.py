@@ -63,6 +63,7 @@ ENROLLED = [f"sere-enrol-{n}" for n in ENROLMENTS]
 CEILINGS = ("sere", "ridge")  # also run with every source label
 FINE_TUNED = "fine-tuned-encoder"
 
+
 class Encoded(NamedTuple):
     """A corpus and what is computed once per clip."""
 
@@ -370,8 +371,10 @@ def audio(corpus: Corpus, indices: list[int]) -> list[np.ndarray]:
     """Waveforms of some clips, ascending indices."""
     return [clip.waveform for clip in corpus.iter_audio(indices)]
 
+
 def _key(options: dict) -> str:
     return json.dumps(options, sort_keys=True)
+
 
 def pairs(corpora: list[Encoded]) -> list[tuple[Encoded, Encoded]]:
     """All directed pairs."""

@@ -39,7 +39,9 @@ def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 2**10
 """
 
-LONG = PEAK + """
+LONG = (
+    PEAK
+    + """
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.modeling_sere import feature_extractor
 from modeling_sere.pipeline_sere import SerePipeline
@@ -47,8 +49,11 @@ model = SereForAudioClassification(SereConfig()).eval()
 SerePipeline(model=model, feature_extractor=feature_extractor(), device="cpu")(sys.argv[1], return_timestamps=True)
 print(peak())
 """
+)
 
-FIELD = PEAK + """
+FIELD = (
+    PEAK
+    + """
 import json, time
 from benchmarks.scale import adaptation_task
 adapt = adaptation_task(int(sys.argv[1]))
@@ -56,6 +61,7 @@ before, start = peak(), time.perf_counter()
 adapt()
 print(json.dumps({"seconds": time.perf_counter() - start, "mebibytes": peak() - before}))
 """
+)
 
 
 def adaptation_task(count: int):
@@ -72,9 +78,7 @@ def adaptation_task(count: int):
     encoder = Wav2Vec2Config(
         hidden_size=85, num_hidden_layers=1, num_attention_heads=5, num_conv_pos_embedding_groups=5, intermediate_size=8
     )
-    config = SereConfig(
-        encoder_config=encoder, encoder_layers=[1], id2label=dict(enumerate(emotions)), num_sources=30
-    )
+    config = SereConfig(encoder_config=encoder, encoder_layers=[1], id2label=dict(enumerate(emotions)), num_sources=30)
     model = SereForAudioClassification(config).eval()
     torch.manual_seed(0)
     means = torch.randn(len(emotions), 256)

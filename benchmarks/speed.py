@@ -221,8 +221,9 @@ def batching(clips: Clips) -> Ratio:
     """Clips per second with batch_size=16."""
     chosen = clips.mixed(2 * BATCH)
     config = Wav2Vec2Config(num_labels=len(LABELS))
-    first, second = ours(random_model(Wav2Vec2Config())), stock(
-        AutoModelForAudioClassification.from_config(config), Wav2Vec2FeatureExtractor()
+    first, second = (
+        ours(random_model(Wav2Vec2Config())),
+        stock(AutoModelForAudioClassification.from_config(config), Wav2Vec2FeatureExtractor()),
     )
 
     def rate(pipe) -> float:

@@ -204,7 +204,7 @@ class SereConfig(PreTrainedConfig):
 
 
 def _refuse_foreign_code(values: dict):
-    """"owner/name--" before a class, or a kernel "owner/name", means the newest code of that repository."""
+    """ "owner/name--" before a class, or a kernel "owner/name", means the newest code of that repository."""
     pipelines = values.get("custom_pipelines") or {}
     parts = (values, values.get("encoder_config") or {})
     classes = [*(values.get("auto_map") or {}).values(), *(task.get("impl") for task in pipelines.values())]

@@ -258,8 +258,8 @@ class SereModel(SerePreTrainedModel):
         **kwargs,
     ) -> SereModelOutput:
         """Args:
-            input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
-            statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
+        input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
+        statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
         """
         frames = self.frames(input_values, attention_mask)
         highlights, features = self.pool(frames)

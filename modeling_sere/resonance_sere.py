@@ -163,9 +163,7 @@ class LinearMap:
         return embeddings @ self.weight + cues @ self.cue_weight + self.bias
 
     def __add__(self, other: "LinearMap") -> "LinearMap":
-        return LinearMap(
-            self.weight + other.weight, self.cue_weight + other.cue_weight, self.bias + other.bias
-        )
+        return LinearMap(self.weight + other.weight, self.cue_weight + other.cue_weight, self.bias + other.bias)
 
     def __mul__(self, factor) -> "LinearMap":
         return LinearMap(self.weight * factor, self.cue_weight * factor, self.bias * factor)
@@ -321,9 +319,7 @@ class _Rounds:
         clamped = posteriors.clone()
         clamped[self.labelled] = self.onehot
         clamped -= clamped.mean(0)
-        filtered = self._by_domain(
-            lambda: LinearMap.of_embeddings(self.filter.weights(clamped)), self.filter(clamped)
-        )
+        filtered = self._by_domain(lambda: LinearMap.of_embeddings(self.filter.weights(clamped)), self.filter(clamped))
         joined = {d: filtered[d].normalised() + self.starts[d] * keep for d in self.members}
         scale = self.gain / spread(torch.cat([response.scores for response in joined.values()]))
         return {d: response * scale for d, response in joined.items()}

@@ -37,9 +37,19 @@ def test_rows_are_complete(place):
     content = json.loads((place / "rows.json").read_text())
     fields = "source target draw shots method setting speaker_ids labels uar war macro_f1".split()
     assert all(list(row) == fields for row in content["rows"])
-    found = {(row["source"], row["setting"], row["speaker_ids"], row["method"], row["labels"], row["draw"]) for row in content["rows"]}  # noqa: E501
+    found = {
+        (row["source"], row["setting"], row["speaker_ids"], row["method"], row["labels"], row["draw"])
+        for row in content["rows"]
+    }  # noqa: E501
     assert len(found) == len(content["rows"])
-    transductive = {("sere", "shots"), ("sere", "all"), ("sere-no-prior", "shots"), ("ridge", "shots"), ("ridge", "all"), ("ridge+prior+balance", "shots")}  # noqa: E501
+    transductive = {
+        ("sere", "shots"),
+        ("sere", "all"),
+        ("sere-no-prior", "shots"),
+        ("ridge", "shots"),
+        ("ridge", "all"),
+        ("ridge+prior+balance", "shots"),
+    }  # noqa: E501
     for source in ("one", "two"):
         for ids in (True, False):
             for draw in (0, 1):

@@ -16,9 +16,7 @@ from modeling_sere.training.arguments import MAX_SEED, SereArguments
 
 # field -> values that are allowed up to the limits, and values that are not
 CONSTANTS = {
-    **dict.fromkeys(
-        ("ridge", "field_damping", "field_sharpness", "tric_temperature"), (1e-6, 1e-3, 1.0, 1e3, 1e6)
-    ),
+    **dict.fromkeys(("ridge", "field_damping", "field_sharpness", "tric_temperature"), (1e-6, 1e-3, 1.0, 1e3, 1e6)),
     **dict.fromkeys(
         ("prior_weight", "tric_weight", "visit_weight", "consistency_weight", "encoder_weight"), (0.0, 1e-12, 1.0, 1e6)
     ),

@@ -264,9 +264,10 @@ def test_audio_in_both_corpora_is_named(train, tmp_path, data, capsys):
     assert results["shots_in_target"] == ["anger_1_2.wav"]
     printed = capsys.readouterr().out
     assert "the audio of 2 clips of the target is in the source too, that of 1 as a shot" in printed
-    assert "**2 target clips have the very audio of a source clip, 1 of a labelled one**" in (
-        tmp_path / "run" / "README.md"
-    ).read_text()
+    assert (
+        "**2 target clips have the very audio of a source clip, 1 of a labelled one**"
+        in (tmp_path / "run" / "README.md").read_text()
+    )
 
 
 def test_target_whose_labels_were_given_for_training(train, data, capsys):

@@ -79,8 +79,10 @@ class FeatureExtraction:
 
     def __init__(self, model: SereModel, accelerator: Accelerator, cache_dir: Path | None, everywhere: bool = True):
         self.model, self.accelerator, self.everywhere = model, accelerator, everywhere
-        self.cache = None if cache_dir is None else FeatureCache(
-            Path(cache_dir) / fingerprint(model, accelerator.mixed_precision)
+        self.cache = (
+            None
+            if cache_dir is None
+            else FeatureCache(Path(cache_dir) / fingerprint(model, accelerator.mixed_precision))
         )
         self.encoded = 0  # clips that were not in the cache
 

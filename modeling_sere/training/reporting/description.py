@@ -11,9 +11,7 @@ from modeling_sere.training.organising.carried_sources import Sources
 from modeling_sere.training.reporting.outputs import versions
 
 
-def describe(
-    arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, origin: dict
-) -> dict:
+def describe(arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, origin: dict) -> dict:
     """The facts of a run.
 
     Args:
@@ -66,4 +64,3 @@ def _of_source(arguments: SereArguments, source: Pool | Sources) -> dict:
         "source_free": False, "shots": arguments.shots, "seed": arguments.seed,
         "num_unlabelled_source": len(source) - labelled, "source_speaker_ids": source.speaker_ids,
     }  # fmt: skip
-

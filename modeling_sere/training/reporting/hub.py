@@ -87,9 +87,7 @@ class Destination:
             head = api.model_info(self.repo_id).sha
             operations = self._operations(api, folder, head)
             try:
-                return api.create_commit(
-                    self.repo_id, operations, commit_message=MESSAGE, parent_commit=head
-                ).oid
+                return api.create_commit(self.repo_id, operations, commit_message=MESSAGE, parent_commit=head).oid
             except HfHubHTTPError as error:
                 if error.response.status_code != 412 or attempt + 1 == ATTEMPTS:
                     raise
