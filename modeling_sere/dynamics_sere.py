@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# Raised by whoever moves the raw features of a clip, here or in any other file: it is in the key of every cache of them.
-# tests/test_feature_version.py fails when they move without it.
+# Raised by whoever moves the raw features of a clip, here or in any other file: it is in the key of every cache of
+# them, and tests/test_feature_version.py fails when they move without it.
 FEATURE_VERSION = 1
 
 SAMPLING_RATE = 16000
