@@ -7,6 +7,8 @@
     accelerate launch train_sere.py --push_to_hub --hub_model_id org/sere-mine --hub_revision_tag v1
     accelerate launch train_sere.py run.json                            # the same flags in one file
 
+`--config_file configs/accelerate/single.yaml` after `launch` saves accelerate its list of defaults.
+
 A. read the arguments and the corpora  B. encode every clip once  C. draw the shots and organise  D. refine, and
 organise again  E. score on the target  F. save model, card and results.json, and push them to the Hub
 """
@@ -17,13 +19,21 @@ import time
 from contextlib import contextmanager
 from itertools import chain
 
+from modeling_sere.training.arguments import SereArguments, parse_arguments
+from modeling_sere.training.errors import RunError, writing
+
+if __name__ == "__main__":  # --help and wrong flags are answered before the imports below, which take seconds
+    try:
+        parse_arguments(sys.argv[1:])
+    except RunError as error:
+        sys.exit(f"train_sere.py: {error}")
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from transformers.utils import logging as transformers_logging
 
 from model_card.card import write_card
-from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.corpora.corpus import Corpus, check_skipped
 from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.corpora.labels import parse_emotions, parse_label_map
@@ -33,7 +43,6 @@ from modeling_sere.training.corpora.report import label_report, notes_before, re
 from modeling_sere.training.corpora.sounds import notes_on_sounds
 from modeling_sere.training.encoding.features import FeatureExtraction
 from modeling_sere.training.encoding.pool import Pool, kept_clips
-from modeling_sere.training.errors import RunError, writing
 from modeling_sere.training.organising.adaptation import Adaptation
 from modeling_sere.training.organising.calibration import calibrate
 from modeling_sere.training.organising.carried_sources import Sources

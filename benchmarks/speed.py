@@ -14,12 +14,16 @@ short_clips              our pipeline and the stock pipeline, with transformers'
 batching                 both pipelines with batch_size=16 on clips of mixed length, wav2vec2-base architecture
 dynamics                 the model without encoder and openSMILE's eGeMAPS functionals, both on one thread
 realtime                 the model without encoder, seconds of audio per second
+help                     CPU seconds of `train_sere.py --help` in a new process
 
 The bare encoder has all its layers, gets batches of similar length in which no padding is masked, and neither decodes
 nor makes input features in the measured time. Rows that need an --encoder are left out without one.
 """
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -42,7 +46,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.baselines import egemaps_functionals
 from benchmarks.command import report
-from benchmarks.ratios import REPEATS, Ratio, fresh_process, in_turns, seconds, table
+from benchmarks.ratios import REPEATS, ROOT, Ratio, fresh_process, in_turns, seconds, table
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.encoder_sere import whisper_features
 from modeling_sere.modeling_sere import feature_extractor
@@ -264,6 +268,21 @@ def realtime(clips: Clips) -> Ratio:
     return Ratio("realtime", "audio s/s", rates, [1.0] * REPEATS, least=150)
 
 
+def show_help() -> Ratio:
+    """CPU seconds of --help, beside one second."""
+    command = [sys.executable, str(ROOT / "train_sere.py"), "--help"]
+
+    def cpu() -> float:
+        return sum(os.times()[2:4])  # of child processes that have ended
+
+    values = []
+    for _ in range(REPEATS):
+        start = cpu()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        values.append(cpu() - start)
+    return Ratio("help", "CPU s", values, [1.0] * REPEATS, most=2)
+
+
 def batches_of(waveforms: list[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of similar length, as adaptation makes them."""
     groups = length_batches(list(map(len, waveforms)))
@@ -294,6 +313,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         "batching": lambda: [batching(clips)],
         "dynamics": lambda: [dynamics(clips)],
         "realtime": lambda: [realtime(clips)],
+        "help": lambda: [show_help()],
     }
     if encoder != "none":
         if AutoConfig.from_pretrained(encoder).model_type == "whisper":

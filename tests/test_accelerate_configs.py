@@ -45,7 +45,7 @@ def test_accelerate_knows_every_field(path):
 
 def test_readme_names_all_of_them():
     text = (ROOT / "README.md").read_text()
-    assert [path.name for path in CONFIGS] == ["cpu.yaml", "fsdp.yaml", "multi_gpu.yaml"]
+    assert [path.name for path in CONFIGS] == ["cpu.yaml", "fsdp.yaml", "multi_gpu.yaml", "single.yaml"]
     assert all(f"configs/accelerate/{path.name}" in text for path in CONFIGS)
 
 
