@@ -15,6 +15,8 @@ batching                 both pipelines with batch_size=16 on clips of mixed len
 dynamics                 the model without encoder and openSMILE's eGeMAPS functionals, both on one thread
 realtime                 the model without encoder, seconds of audio per second
 help                     CPU seconds of `train_sere.py --help` in a new process
+live                     the model without encoder on a minute that is pushed to a stream in chunks of 0.1 s at 48 kHz;
+                         the reference is the timeline of the whole minute, windows of 3 s every 1.5 s in both
 
 The bare encoder has all its layers, gets batches of similar length in which no padding is masked, and neither decodes
 nor makes input features in the measured time. Rows that need an --encoder are left out without one.
@@ -283,6 +285,26 @@ def show_help() -> Ratio:
     return Ratio("help", "CPU s", values, [1.0] * REPEATS, most=2)
 
 
+def live(clips: Clips) -> Ratio:
+    """Seconds of audio per second, in a stream and with `return_timestamps=True`."""
+    rate, chunk = 48_000, 4_800
+    minute = np.resize(np.concatenate(clips.mixed(SHORT_CLIPS)), 60 * 16_000).repeat(rate // 16_000)
+    pipe = ours(random_model(None))
+
+    def streamed():
+        stream = pipe.stream()
+        for start in range(0, len(minute), chunk):
+            stream.push(minute[start : start + chunk], rate)
+        stream.finish()
+
+    def whole():
+        pipe({"array": minute, "sampling_rate": rate}, return_timestamps=True)
+
+    streamed(), whole()
+    rates = in_turns("live", lambda: 60 / seconds(streamed), lambda: 60 / seconds(whole))
+    return Ratio("live", "audio s/s", *rates)
+
+
 def batches_of(waveforms: list[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of similar length, as adaptation makes them."""
     groups = length_batches(list(map(len, waveforms)))
@@ -314,6 +336,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         "dynamics": lambda: [dynamics(clips)],
         "realtime": lambda: [realtime(clips)],
         "help": lambda: [show_help()],
+        "live": lambda: [live(clips)],
     }
     if encoder != "none":
         if AutoConfig.from_pretrained(encoder).model_type == "whisper":

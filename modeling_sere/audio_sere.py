@@ -130,6 +130,20 @@ def name_of(source: Any) -> str:
     return name if len(name) <= 300 else f"{name[:200]}...{name[-50:]}"
 
 
+def as_float(block: np.ndarray, name: str) -> np.ndarray:
+    """Samples of any numeric type as floats; integers are PCM, scaled by the full scale of their type."""
+    kind, size = block.dtype.kind, block.dtype.itemsize
+    if kind == "f":
+        return block
+    if kind == "u" and size == 1:  # 8-bit WAV is the one unsigned PCM format, with its zero at 128
+        return (block.astype(np.float32) - 128) / 128
+    if kind == "i" and size <= 4:
+        return block / np.float32(2 ** (8 * size - 1))
+    raise AudioError(
+        f"{name} has samples of type {block.dtype}, expected float, uint8, or signed integers of at most 32 bits"
+    )
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
@@ -148,24 +162,47 @@ def _mono_blocks(source: Any, name: str | None, max_seconds: float | None) -> It
         raise AudioError(f"{name} lasts {total / SAMPLING_RATE:.3f} s, at least {MIN_SECONDS} s are needed")
 
 
-def _resampled(source: Any, name: str) -> Iterator[np.ndarray]:
-    resampler = first_rate = None
-    for block, rate in _decoded(source, name):  # (n, channels)
-        first_rate = rate if first_rate is None else first_rate
-        if rate != first_rate:
-            raise AudioError(f"{name} changes its sampling rate from {first_rate} to {rate} Hz: convert it to WAV")
-        mono = _checked(block, name).mean(axis=1, dtype=np.float32)
-        if rate == SAMPLING_RATE:
-            yield mono
-            continue
-        if resampler is None:
+class MonoConverter:
+    """Blocks of one recording of any rate, checked, averaged over their channels and converted to 16 kHz.
+
+    Args:
+        name: what error messages call the recording.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.rate: float | None = None  # of the first block, and of all others
+        self._resampler = None
+
+    def convert(self, block: np.ndarray, rate: float) -> np.ndarray:
+        """Float samples (n, channels) as mono float32 (n',); resampling holds some milliseconds back.
+
+        Raises:
+            AudioError: NaN, infinite or far too large samples, an impossible rate, or another one than before; the
+                block is then left out, and the next one may come.
+        """
+        if self.rate not in (None, rate):
+            raise AudioError(f"{self.name} changes its sampling rate from {self.rate} to {rate} Hz: convert it to WAV")
+        mono = _checked(block, self.name).mean(axis=1, dtype=np.float32)
+        if self.rate is None and rate != SAMPLING_RATE:
             low, high = RATE_RANGE
             if not low <= rate <= high:
-                raise AudioError(f"{name} claims a sampling rate of {rate:g} Hz, expected {low} to {high} Hz")
-            resampler = require("soxr").ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32")
-        yield resampler.resample_chunk(mono)
-    if resampler is not None:
-        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+                raise AudioError(f"{self.name} claims a sampling rate of {rate:g} Hz, expected {low} to {high} Hz")
+            self._resampler = require("soxr").ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32")
+        self.rate = rate
+        return mono if self._resampler is None else self._resampler.resample_chunk(mono)
+
+    def finish(self) -> np.ndarray:
+        """What was held back."""
+        last = np.zeros(0, np.float32)
+        return last if self._resampler is None else self._resampler.resample_chunk(last, last=True)
+
+
+def _resampled(source: Any, name: str) -> Iterator[np.ndarray]:
+    converter = MonoConverter(name)
+    for block, rate in _decoded(source, name):  # (n, channels)
+        yield converter.convert(block, rate)
+    yield converter.finish()
 
 
 def _checked(block: np.ndarray, name: str) -> np.ndarray:
@@ -203,7 +240,7 @@ def _decoded(source: Any, name: str) -> Iterator[tuple[np.ndarray, float]]:
             ' with "array" and "sampling_rate"'
         )
     for block, rate in blocks:
-        yield _as_float(block, name), rate
+        yield as_float(block, name), rate
 
 
 def _from_decoder(decoder: Any, name: str) -> dict[str, Any]:
@@ -220,7 +257,7 @@ def _unpacked(source: Mapping, name: str) -> tuple[Any, float]:
     if samples is not None:
         if source.get("sampling_rate") is None:
             raise TypeError('a mapping with audio samples needs their "sampling_rate" in Hz')
-        return _as_array(samples, name), _rate(source["sampling_rate"], name)
+        return _as_array(samples, name), rate_of(source["sampling_rate"], name)
     inner = source.get("bytes") if source.get("bytes") is not None else source.get("path")
     if isinstance(inner, bytes) and source.get("sampling_rate") is not None and not _is_file(inner):
         raise AudioError(f'{name} has "bytes" and a rate: give raw PCM as "raw", and a whole file without a rate')
@@ -255,7 +292,7 @@ def _is_file(data: bytes) -> bool:
     return data.startswith(FILE_STARTS) or data[4:8] == b"ftyp"
 
 
-def _rate(value: Any, name: str) -> float:
+def rate_of(value: Any, name: str) -> float:
     """A sampling rate in Hz from a number, or from a text as web forms send it."""
     try:
         return float(value)
@@ -299,16 +336,3 @@ def _narrowed(samples: np.ndarray) -> np.ndarray:
     peak = max(int(samples.max()), -int(samples.min()) - 1)
     bits = next((bits for bits in (16, 24, 32) if peak < 2 ** (bits - 1)), None)
     return samples if bits is None else samples / 2.0 ** (bits - 1)
-
-
-def _as_float(block: np.ndarray, name: str) -> np.ndarray:
-    kind, size = block.dtype.kind, block.dtype.itemsize
-    if kind == "f":
-        return block
-    if kind == "u" and size == 1:  # 8-bit WAV is the one unsigned PCM format, with its zero at 128
-        return (block.astype(np.float32) - 128) / 128
-    if kind == "i" and size <= 4:
-        return block / np.float32(2 ** (8 * size - 1))
-    raise AudioError(
-        f"{name} has samples of type {block.dtype}, expected float, uint8, or signed integers of at most 32 bits"
-    )

@@ -21,6 +21,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from .audio_sere import MIN_SECONDS, SAMPLING_RATE, is_rate_and_samples, is_silent, name_of, stream_audio
 from .decoding_sere import MAX_BYTES
 from .fetching_sere import TIMEOUT, fetch, is_url
+from .stream_sere import SereStream
 from .timeline_sere import (
     FRAME_SAMPLES,
     best_of,
@@ -35,6 +36,7 @@ from .timeline_sere import (
 
 CLIP_SECONDS = 30.0  # up to here a recording is one clip and one forward pass
 MAX_SECONDS = 86_400.0  # of one recording: a day; a file of a few MB can claim to hold years
+WINDOW_SECONDS = 3.0
 WINDOWS_PER_FORWARD = 8
 BATCHES_AHEAD = 16  # clips of a list are sorted by length this many batches at a time
 INPUT_ERRORS = (OSError, TypeError, ValueError, RuntimeError, ImportError)  # what getting and reading one input raises
@@ -259,15 +261,12 @@ class SerePipeline(AudioClassificationPipeline):
         prepared: list[dict],
         statistics: torch.Tensor | None = None,
         return_timestamps: bool = False,
-        window_s: float = 3.0,
+        window_s: float = WINDOW_SECONDS,
         hop_s: float | None = None,
         max_seconds: float = MAX_SECONDS,
     ) -> list[dict[str, Any]]:
         """For each input its `name`, and what `_outputs` gives, windows (see `compact`), both, or an `error`."""
-        hop_s = window_s / 2 if hop_s is None else hop_s
-        window, hop = (max(1, round(s * SAMPLING_RATE / FRAME_SAMPLES)) * FRAME_SAMPLES for s in (window_s, hop_s))
-        if hop > window:
-            raise ValueError(f"hop_s is {hop_s} and window_s {window_s}: windows further apart than long leave gaps")
+        window, hop = _window_and_hop(window_s, hop_s)
         clips = iter(self._outputs([item["clip"] for item in prepared if "clip" in item], statistics))
         scored = [{**(next(clips) if "clip" in item else {}), "name": item["name"]} for item in prepared]
         for item, output in zip(prepared, scored, strict=True):
@@ -316,12 +315,54 @@ class SerePipeline(AudioClassificationPipeline):
     def _windows_of(
         self, blocks: Iterable[np.ndarray], window: int, hop: int, statistics: torch.Tensor | None
     ) -> Iterator[dict[str, Any]]:
+        """See `_scored_windows`."""
+        return self._scored_windows(cut_windows(blocks, window, hop), statistics)
+
+    def _scored_windows(
+        self, windows: Iterable[tuple[int, np.ndarray]], statistics: torch.Tensor | None
+    ) -> Iterator[dict[str, Any]]:
         """Each window's `start` and `end` (samples), `loudness`, and what `_outputs` gives."""
-        windows = cut_windows(blocks, window, hop)
+        windows = iter(windows)
         while several := list(islice(windows, WINDOWS_PER_FORWARD)):
             outputs = self._outputs([samples for _, samples in several], statistics)
             for (start, samples), output in zip(several, outputs, strict=True):
                 yield {"start": start, "end": start + len(samples), "loudness": loudness_of(samples), **output}
+
+    def stream(
+        self,
+        speaker_clips: list | None = None,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        top_k: int | None = None,
+        function_to_apply: str | None = None,
+        emotions: list[str] | None = None,
+    ) -> SereStream:
+        """Listen to audio while it is spoken; see [`SereStream`].
+
+        Args:
+            speaker_clips, window_s, hop_s, top_k, function_to_apply, emotions: as in a call of the pipeline.
+
+        Raises:
+            As a call of the pipeline does for options that are out of range.
+        """
+        given = _given(
+            speaker_clips=speaker_clips, window_s=window_s, hop_s=hop_s,
+            top_k=top_k, function_to_apply=function_to_apply, emotions=emotions,
+        )  # fmt: skip
+        _, forward, postprocess = self._sanitize_parameters(**given)
+        forward, postprocess = {**self._forward_params, **forward}, {**self._postprocess_params, **postprocess}
+        options = {key: forward[key] for key in ("window_s", "hop_s") if key in forward}
+        window, hop = _window_and_hop(**options)
+        statistics = forward.get("statistics")
+        labels, scores_of = self._scoring(postprocess.get("function_to_apply"), postprocess.get("chosen"))
+
+        def score(windows: list[tuple[int, np.ndarray]]) -> list[dict[str, Any]]:
+            with self.device_placement(), torch.inference_mode():
+                parts = list(self._scored_windows(windows, statistics))
+            kept, _ = compact(_check_finite(part, "the stream") for part in parts)
+            return [chunk_of(part, ranked(scores_of(part), labels, postprocess.get("top_k"))) for part in kept]
+
+        return SereStream(score, window, hop)
 
     def postprocess(
         self,
@@ -337,16 +378,7 @@ class SerePipeline(AudioClassificationPipeline):
             if on_error == "raise":
                 raise error
             return {"error": _sentence(error, model_outputs["name"]), "file": model_outputs["name"]}
-        if function_to_apply is None:
-            by_problem = {"regression": "none", "multi_label_classification": "sigmoid"}
-            function_to_apply = by_problem.get(self.model.config.problem_type, "softmax")
-        apply = {"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "none": lambda x: x}[function_to_apply]
-        chosen = list(range(self.model.config.num_labels)) if chosen is None else chosen
-        labels = [self.model.config.id2label[i] for i in chosen]
-
-        def scores_of(output: dict) -> torch.Tensor | None:
-            return None if output["silent"] else apply(torch.as_tensor(output["logits"])[chosen])
-
+        labels, scores_of = self._scoring(function_to_apply, chosen)
         windows = model_outputs.get("windows", [])
         window_scores = [scores_of(window) for window in windows]
         overall = scores_of(model_outputs) if "silent" in model_outputs else weighted_mean(windows, window_scores)
@@ -367,6 +399,21 @@ class SerePipeline(AudioClassificationPipeline):
             ],
             "highlights": {"hop_seconds": FRAME_SAMPLES / SAMPLING_RATE, "weights": highlights.tolist()},
         }
+
+    def _scoring(
+        self, function_to_apply: str | None, chosen: list[int] | None
+    ) -> tuple[list[str], Callable[[dict], torch.Tensor | None]]:
+        """The labels in question, and what gives their scores from an output; a silent one has none."""
+        if function_to_apply is None:
+            by_problem = {"regression": "none", "multi_label_classification": "sigmoid"}
+            function_to_apply = by_problem.get(self.model.config.problem_type, "softmax")
+        apply = {"softmax": lambda x: x.softmax(-1), "sigmoid": torch.sigmoid, "none": lambda x: x}[function_to_apply]
+        chosen = list(range(self.model.config.num_labels)) if chosen is None else chosen
+
+        def scores_of(output: dict) -> torch.Tensor | None:
+            return None if output["silent"] else apply(torch.as_tensor(output["logits"])[chosen])
+
+        return [self.model.config.id2label[i] for i in chosen], scores_of
 
 
 class _Indexed(PipelineDataset):
@@ -408,6 +455,15 @@ class _InOrder:
                 group = []
         if group:
             yield group
+
+
+def _window_and_hop(window_s: float = WINDOW_SECONDS, hop_s: float | None = None) -> tuple[int, int]:
+    """Length and distance of windows in samples, whole frames; the distance is half of the length by default."""
+    hop_s = window_s / 2 if hop_s is None else hop_s
+    window, hop = (max(1, round(s * SAMPLING_RATE / FRAME_SAMPLES)) * FRAME_SAMPLES for s in (window_s, hop_s))
+    if hop > window:
+        raise ValueError(f"hop_s is {hop_s} and window_s {window_s}: windows further apart than long leave gaps")
+    return window, hop
 
 
 def _check_finite(output: dict[str, Any], name: str) -> dict[str, Any]:

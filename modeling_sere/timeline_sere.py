@@ -16,25 +16,45 @@ FRAME_SAMPLES = 320  # of the model's highlights: 50 frames per second
 SILENCE = "silence"  # the label of a recording in which nothing is to be heard
 
 
-def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Start (sample, on the frame grid) and samples of windows that cover the joined blocks.
+class WindowCutter:
+    """Blocks of a recording, joined and cut into overlapping windows of which no more than one is held.
 
-    The last window starts early enough to have full length (up to one frame more) unless the recording is shorter.
+    Args:
+        window, hop: length and distance of the windows in samples, whole numbers of frames, `hop` at most `window`.
     """
-    held, offset = np.zeros(0, np.float32), 0  # held[0] is sample `offset` of the recording
-    start = covered = 0
+
+    def __init__(self, window: int, hop: int):
+        self.window, self.hop = window, hop
+        self.held: list[np.ndarray] = []  # joined, sample `offset` of the recording and what follows
+        self.offset = self.end = self.start = self.covered = 0
+
+    def push(self, block: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Start (sample, on the frame grid) and samples of the windows that end in this block."""
+        self.held.append(block)
+        self.end += len(block)
+        if self.start + self.window > self.end:
+            return  # blocks are joined once per window: a microphone gives hundreds of them
+        held = np.concatenate(self.held)
+        while self.start + self.window <= self.end:
+            yield self.start, held[self.start - self.offset : self.start - self.offset + self.window]
+            self.covered = self.start + self.window
+            self.start += self.hop
+        keep = min(self.start, max(0, self.end - self.window - FRAME_SAMPLES))
+        self.held, self.offset = [held[keep - self.offset :].copy()], keep  # a view would keep all of it
+
+    def finish(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The last window, if something is left. It starts early enough to have full length, up to one frame more."""
+        if self.end > self.covered:
+            start = max(0, self.end - self.window) // FRAME_SAMPLES * FRAME_SAMPLES
+            yield start, np.concatenate(self.held)[start - self.offset :]
+
+
+def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Start and samples of windows that cover the joined blocks; see [`WindowCutter`]."""
+    cutter = WindowCutter(window, hop)
     for block in blocks:
-        held = np.concatenate([held, block])
-        while start + window <= offset + len(held):
-            yield start, held[start - offset : start - offset + window]
-            covered = start + window
-            start += hop
-        keep = min(start, max(0, offset + len(held) - window - FRAME_SAMPLES))
-        held, offset = held[keep - offset :], keep
-    end = offset + len(held)
-    if end > covered:
-        start = max(0, end - window) // FRAME_SAMPLES * FRAME_SAMPLES
-        yield start, held[start - offset :]
+        yield from cutter.push(block)
+    yield from cutter.finish()
 
 
 def loudness_of(samples: np.ndarray) -> float:
