@@ -521,7 +521,7 @@ class EncoderClassifier(nn.Module):
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(B, N), (B, N) -> logits (B, C)."""
         lengths = frame_lengths(attention_mask)
-        (states,) = self.encoder(input_values, lengths)
+        (states,) = self.encoder(input_values, lengths).states
         real = frame_mask(lengths, states.shape[1])[..., None]
         return self.classifier((self.projector(self.norm(states)) * real).sum(1) / lengths[:, None])
 

@@ -99,7 +99,30 @@ class SereEmbedding(nn.Module):
         cue_std = self.cue_std if cue_std is None else cue_std
         return (raw_cues / cue_std.clamp_min(1e-6)).clamp(-CUE_CLIP, CUE_CLIP)
 
-    def forward(self, features: torch.Tensor, statistics: torch.Tensor | None = None):
+    def forward(
+        self,
+        features: torch.Tensor,
+        statistics: torch.Tensor | None = None,
+        dropout: float = 0.0,
+        enrol: bool = False,
+    ):
+        """Embeddings (B, D) and cues (B, 5), or one speaker's statistics.
+
+        All that needs this module's tensors at run time goes through here: hooks that bring offloaded tensors see
+        nothing but calls.
+
+        Args:
+            features: (B, D) raw. statistics: (2, D) or (B, 2, D), by default the domain's.
+            dropout: share of the standardised features that are dropped.
+            enrol: the clips are of one speaker: give the statistics (2, D) of this speaker instead.
+
+        Raises:
+            ValueError: statistics have another size.
+        """
         with torch.autocast(device_type=features.device.type, enabled=False):
-            standardised = self.standardised(features.float(), statistics)
+            features = features.float()
+            if enrol:
+                group = self.voice_groups(features).mode().values
+                return shrunk_moments(features, self.statistics[group].float())
+            standardised = F.dropout(self.standardised(features, statistics), dropout, training=dropout > 0)
             return self.embed(standardised), self.cues(self.raw_cues(standardised))

@@ -6,12 +6,17 @@ of each clip (T = n_samples // 320). Padding and the other clips of the batch ch
 
 import copy
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModel
 from transformers.audio_utils import mel_filter_bank, window_function
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_sere import HOP
 
@@ -26,6 +31,14 @@ def frame_lengths(attention_mask: torch.Tensor) -> torch.Tensor:
 def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
     """(B,) lengths -> (B, size) bool, True on real frames."""
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
+
+
+class SereEncoderOutput(NamedTuple):
+    """Output of [`SereEncoder`]."""
+
+    states: tuple[torch.Tensor, ...]  # (B, T, H) after each chosen layer, zeros at padding
+    hidden_states: tuple[torch.Tensor, ...] | None = None  # (B, T, H) before the first layer and after every one
+    attentions: tuple[torch.Tensor, ...] | None = None  # (B, heads, T, T) in every layer
 
 
 class MaskedGroupNorm(nn.GroupNorm):
@@ -45,6 +58,54 @@ class MaskedGroupNorm(nn.GroupNorm):
             real = input[clip : clip + 1, :, :length].float()
             output[clip, :, :length] = F.group_norm(real, self.num_groups, weight, bias, self.eps)[0]
         return output
+
+
+class CalledAttention(WavLMAttention):
+    """WavLM's attention with its projections called, where transformers hands their weights to a fused function.
+
+    Adapters and quantised layers in their place would be passed by there, and hooks that bring offloaded weights not
+    see them used.
+    """
+
+    def torch_multi_head_self_attention(self, hidden_states, attention_mask, gated_position_bias):
+        batch, size, width = hidden_states.shape
+        query, key, value = (
+            layer(hidden_states).view(batch, size, self.num_heads, self.head_dim).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )  # each (B, heads, T, H / heads)
+        scores = (query * self.scaling) @ key.transpose(2, 3) + gated_position_bias.view(batch, -1, size, size)
+        if attention_mask is not None:
+            scores = scores.masked_fill(attention_mask.ne(1)[:, None, None, :], -torch.inf)
+        weights = scores.softmax(-1)
+        context = F.dropout(weights, self.dropout, self.training) @ value
+        return self.out_proj(context.transpose(1, 2).reshape(batch, size, width)), weights
+
+    def compute_bias(self, query_length: int, key_length: int) -> torch.Tensor:
+        device = self.gru_rel_pos_const.device  # the table itself may be offloaded until it is called
+        places = torch.arange(key_length, device=device) - torch.arange(query_length, device=device)[:, None]
+        return self.rel_attn_embed(self._relative_positions_bucket(places)).permute(2, 0, 1)
+
+
+class ShortWhisperEncoder(WhisperEncoder):
+    """Whisper's encoder for clips of any length up to its 30 s, without padding to them and without the last norm.
+
+    Positions are those of the first frames; a mask keeps padding out of the attention.
+    """
+
+    @capture_outputs
+    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs):
+        """input_features (B, mels, 2 T), attention_mask (B, T) of frames -> last_hidden_state (B, T, H)."""
+        hidden = F.gelu(self.conv1(input_features))  # real states see no hidden frame past their clip's end
+        hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
+        bias = None
+        if not bool(attention_mask.all()):
+            bias = torch.zeros(attention_mask.shape, dtype=hidden.dtype, device=hidden.device)
+            bias = bias.masked_fill(attention_mask == 0, torch.finfo(hidden.dtype).min)[:, None, None, :]
+            bias = bias.expand(-1, 1, hidden.shape[1], -1)
+        for layer in self.layers:
+            hidden = layer(hidden, attention_mask=bias, **kwargs)
+        return BaseModelOutput(last_hidden_state=hidden)
 
 
 @functools.lru_cache
@@ -113,13 +174,14 @@ class SereEncoder(nn.Module):
         self.model_type = inner.model_type
         self.hidden_size = inner.hidden_size
         if self.model_type == "whisper":
-            from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-            self.model = WhisperEncoder(inner)
+            self.model = ShortWhisperEncoder(inner)
         else:
             inner.add_adapter = False
             self.model = AutoModel.from_config(inner)
             self._mask_group_norm()
+            for module in self.model.modules():
+                if type(module) is WavLMAttention:
+                    module.__class__ = CalledAttention  # it has the same tensors
         self._freeze_unused()
 
     @property
@@ -162,12 +224,23 @@ class SereEncoder(nn.Module):
         if lacking:
             raise ValueError(f"{name_or_path} lacks encoder weights, for example {lacking[0]}: give another encoder.")
 
-    def forward(self, waveform: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """One (B, T, H) tensor per chosen layer, zeros at padding.
+    def forward(
+        self,
+        waveform: torch.Tensor,
+        lengths: torch.Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> SereEncoderOutput:
+        """Encode clips.
 
         Args:
             waveform: (B, N) float, zeros at padding.
             lengths: (B,) real frames of each clip.
+            output_hidden_states: give those of all layers too, with whatever they hold at padding.
+            output_attentions: give the attention weights too, of clips up to 30 s.
+
+        Raises:
+            ValueError: attention weights of a longer clip are asked for.
         """
         size = int(lengths.max())
         waveform = F.pad(waveform[:, : size * HOP], (0, max(0, size * HOP - waveform.shape[1])))
@@ -175,8 +248,12 @@ class SereEncoder(nn.Module):
         if self.normalize and self.model_type not in ("whisper", "wav2vec2-bert"):
             waveform = self._normalize(waveform, lengths)
         if size <= WINDOW_FRAMES:
-            return self._encode(waveform, lengths)
-        return self._encode_long(waveform, lengths, size)
+            output = self._encode(waveform, lengths, output_attentions)
+        elif output_attentions:
+            raise ValueError("output_attentions is for clips of up to 30 s: the encoder sees a longer one in windows.")
+        else:
+            output = self._encode_long(waveform, lengths, size, output_hidden_states)
+        return output if output_hidden_states else output._replace(hidden_states=None)
 
     def _normalize(self, waveform, lengths):
         mask = frame_mask(lengths * HOP, waveform.shape[1])
@@ -184,21 +261,34 @@ class SereEncoder(nn.Module):
         centred = (waveform - waveform.sum(1, keepdim=True) / count) * mask
         return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-7)
 
-    def _encode_long(self, waveform, lengths, size):
+    def _encode_long(self, waveform, lengths, size, output_hidden_states):
         """30 s windows counted from each clip's start, one batch of windows per 30 s."""
         parts = []
         for start in range(0, size, WINDOW_FRAMES):
             width = min(WINDOW_FRAMES, size - start)
             rows = (lengths > start).nonzero().squeeze(1)
             block = waveform[rows, start * HOP : (start + width) * HOP]
-            states = self._encode(block, (lengths[rows] - start).clamp_max(width))
+            output = self._encode(block, (lengths[rows] - start).clamp_max(width))
+            states = output.hidden_states if output_hidden_states else output.states
             parts.append([s.new_zeros(len(lengths), width, s.shape[2]).index_copy(0, rows, s) for s in states])
-        return tuple(torch.cat(layer, 1) for layer in zip(*parts, strict=True))
+        joined = tuple(torch.cat(layer, 1) for layer in zip(*parts, strict=True))
+        return self._chosen(joined, frame_mask(lengths, size)) if output_hidden_states else SereEncoderOutput(joined)
 
-    def _encode(self, waveform, lengths):
+    def _encode(self, waveform, lengths, output_attentions=False):
         mask = frame_mask(lengths, waveform.shape[1] // HOP)
-        encode = {"whisper": self._whisper, "wav2vec2-bert": self._wav2vec2_bert}.get(self.model_type, self._wav2vec2)
-        return tuple(states * mask[..., None] for states in encode(waveform, lengths, mask))
+        inputs_of = {"whisper": self._whisper, "wav2vec2-bert": self._wav2vec2_bert}
+        inputs, attention_mask = inputs_of.get(self.model_type, self._wav2vec2)(waveform, lengths, mask)
+        output = self.model(
+            inputs.to(next(self.model.parameters()).dtype),
+            attention_mask=attention_mask,
+            output_hidden_states=True,
+            output_attentions=output_attentions,
+        )
+        return self._chosen(output.hidden_states, mask, output.attentions if output_attentions else None)
+
+    def _chosen(self, hidden_states, mask, attentions=None) -> SereEncoderOutput:
+        states = (hidden_states[layer].to(mask.device) * mask[..., None] for layer in self.layers)
+        return SereEncoderOutput(tuple(states), tuple(hidden_states), attentions)
 
     def _wav2vec2(self, waveform, lengths, mask):
         waveform = F.pad(waveform, (0, 80))  # the first convolutions span 400 samples: gives T frames for T * 320
@@ -207,33 +297,14 @@ class SereEncoder(nn.Module):
             if isinstance(getattr(layer, "layer_norm", None), MaskedGroupNorm):
                 kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
                 layer.layer_norm.lengths = (lengths * HOP + 80 - kernel) // stride + 1
-        dtype = next(self.model.parameters()).dtype
-        output = self.model(waveform.to(dtype), attention_mask=samples, output_hidden_states=True)
-        return [output.hidden_states[layer] for layer in self.layers]
+        return waveform, samples
 
     def _wav2vec2_bert(self, waveform, lengths, mask):
         with torch.autocast(device_type=waveform.device.type, enabled=False):
             features = kaldi_features(waveform.float(), lengths, self.model.config.feature_projection_input_dim // 2)
-        dtype = next(self.model.parameters()).dtype
-        output = self.model(features.to(dtype), attention_mask=mask.long(), output_hidden_states=True)
-        return [output.hidden_states[layer] for layer in self.layers]
+        return features, mask.long()
 
     def _whisper(self, waveform, lengths, mask):
-        model = self.model
-        dtype = model.conv1.weight.dtype
         with torch.autocast(device_type=waveform.device.type, enabled=False):
-            mel = whisper_features(waveform.float(), lengths, model.config.num_mel_bins)
-        hidden = F.gelu(model.conv1(mel.to(dtype)))  # real states see no hidden frame past their clip's end
-        hidden = F.gelu(model.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
-        bias = None
-        if not bool(mask.all()):
-            bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device)
-            bias = bias.masked_fill(~mask, torch.finfo(hidden.dtype).min)[:, None, None, :]
-            bias = bias.expand(-1, 1, hidden.shape[1], -1)
-        wanted = []
-        for depth, layer in enumerate(model.layers, start=1):
-            hidden = layer(hidden, attention_mask=bias)
-            if depth in self.layers:
-                wanted.append(hidden)
-        return [wanted[sorted(self.layers).index(layer)] for layer in self.layers]
+            mel = whisper_features(waveform.float(), lengths, self.model.config.num_mel_bins)
+        return mel, mask.long()

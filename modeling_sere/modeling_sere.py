@@ -14,7 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 from .card_sere import put_card
 from .configuration_sere import NUM_CUES, SereConfig
 from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics
-from .embedding_sere import SereEmbedding, shrunk_moments
+from .embedding_sere import SereEmbedding
 from .encoder_sere import SereEncoder, frame_lengths
 from .resonance_sere import UNLABELLED, LinearMap, TripleResonanceInteractionChain
 from .weights_sere import check_finite, check_weights
@@ -27,6 +27,8 @@ class SereFrames(NamedTuple):
     functionals: torch.Tensor  # (B, F)
     states: tuple[torch.Tensor, ...]  # per encoder layer (B, T, H)
     mask: torch.Tensor  # (B, T) bool
+    hidden_states: tuple[torch.Tensor, ...] | None = None  # as in SereModelOutput
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -39,9 +41,14 @@ class SereModelOutput(ModelOutput):
     embeddings: (B, D) normalised, unit length: their dot product is the resonance of two clips.
     cues: (B, 5) standardised cues of the prior.
     frame_mask: (B, T) bool, True on real frames.
+    hidden_states: with `output_hidden_states` only: (B, T, H) of the encoder before its first layer and after each of
+        the layers that it is built with; the frame descriptors alone without an encoder.
+    attentions: with `output_attentions` only: (B, heads, T, T) in each of these layers; None without an encoder.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
     highlights: torch.FloatTensor | None = None
     features: torch.FloatTensor | None = None
     embeddings: torch.FloatTensor | None = None
@@ -55,6 +62,7 @@ class SereClassifierOutput(SequenceClassifierOutput):
 
     loss: scalar, with `labels` only; its parts are loss_classification, loss_tric (with its visit term) and
     loss_consistency, each unweighted. logits: (B, C). highlights: (B, T). embeddings: (B, D). features: (B, D).
+    hidden_states, attentions: as in [`SereModelOutput`].
     """
 
     highlights: torch.FloatTensor | None = None
@@ -142,6 +150,9 @@ class SerePreTrainedModel(PreTrainedModel):
             feature_extractor().save_pretrained(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
+    def _gives_dict(self, return_dict: bool | None) -> bool:
+        return self.config.return_dict if return_dict is None else return_dict
+
     def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
         """The one commit of `push_to_hub`; before it transformers' empty card makes way for one of this model.
 
@@ -154,6 +165,15 @@ class SerePreTrainedModel(PreTrainedModel):
 def feature_extractor() -> Wav2Vec2FeatureExtractor:
     """The stock feature extractor that pads waveforms and changes nothing else."""
     return Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+
+
+def called(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """What a layer gives in the precision of its weights, in float32.
+
+    It is called, so that whatever was put in its place or around it takes part: adapters, quantised layers, hooks.
+    """
+    dtypes = (p.dtype for p in layer.parameters() if p.is_floating_point())
+    return layer(inputs.to(next(dtypes, torch.float32))).float()
 
 
 def cue_map() -> torch.Tensor:
@@ -198,7 +218,13 @@ class SereModel(SerePreTrainedModel):
         if self.encoder is not None:
             self.encoder.requires_grad_(False)
 
-    def frames(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> SereFrames:
+    def frames(
+        self,
+        input_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> SereFrames:
         """Both streams of (B, N) waveforms at 16 kHz; `attention_mask` (B, N), default all real."""
         if input_values.ndim != 2:
             raise ValueError(f"input_values must be (batch, samples), not {tuple(input_values.shape)}.")
@@ -213,10 +239,12 @@ class SereModel(SerePreTrainedModel):
         attention_mask = attention_mask[:, :longest]
         waveform = input_values[:, :longest].float() * attention_mask
         dynamics = self.dynamics(waveform, attention_mask)
-        states = ()
-        if self.encoder is not None:
-            states = self.encoder(waveform, frame_lengths(attention_mask))
-        return SereFrames(dynamics.frames, dynamics.functionals, states, dynamics.frame_mask)
+        streams = dynamics.frames, dynamics.functionals
+        if self.encoder is None:
+            hidden_states = (dynamics.frames,) if output_hidden_states else None
+            return SereFrames(*streams, (), dynamics.frame_mask, hidden_states)
+        encoded = self.encoder(waveform, frame_lengths(attention_mask), output_hidden_states, output_attentions)
+        return SereFrames(*streams, encoded.states, dynamics.frame_mask, encoded.hidden_states, encoded.attentions)
 
     def highlights(self, dynamics: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(B, T) softmax over time of standardised loudness plus the learned refinement (equation "highlights")."""
@@ -241,27 +269,41 @@ class SereModel(SerePreTrainedModel):
 
         Few clips say little: their statistics are shrunk towards the domain's (equation "enrolment").
         """
-        _, features = self.pool(self.frames(input_values, attention_mask))
-        return self.enrol(features)
+        return self.enrol(self(input_values, attention_mask, return_dict=True).features)
 
     def enrol(self, features: torch.Tensor) -> torch.Tensor:
         """`speaker_statistics` from raw features (n, D)."""
-        group = self.embedding.voice_groups(features).mode().values
-        return shrunk_moments(features.float(), self.embedding.statistics[group].float())
+        return self.embedding(features, enrol=True)
 
     def forward(
         self,
-        input_values: torch.Tensor,
+        input_values: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         statistics: torch.Tensor | None = None,
+        frames: SereFrames | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> SereModelOutput:
-        """Args:
-        input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
-        statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
+        """Embed clips.
+
+        Args:
+            input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
+            statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
+            frames: both streams from `SereModel.frames`, in place of the waveform, where they were kept.
+            output_hidden_states, output_attentions, return_dict: as in transformers; default: the configuration's.
+
+        Raises:
+            ValueError: neither or both of input_values and frames, input_values is not (B, N), statistics have another
+                size, or attentions of more than 30 s are asked for.
         """
-        frames = self.frames(input_values, attention_mask)
+        if (input_values is None) == (frames is None):
+            raise ValueError("Give either input_values or frames.")
+        if frames is None:
+            more = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+            attentions = self.config.output_attentions if output_attentions is None else output_attentions
+            frames = self.frames(input_values, attention_mask, more, attentions)
         highlights, features = self.pool(frames)
         embeddings, cues = self.embedding(features, statistics)
         output = SereModelOutput(
@@ -271,8 +313,10 @@ class SereModel(SerePreTrainedModel):
             embeddings=embeddings,
             cues=cues,
             frame_mask=frames.mask,
+            hidden_states=frames.hidden_states,
+            attentions=frames.attentions,
         )
-        return output if return_dict is not False else output.to_tuple()
+        return output if self._gives_dict(return_dict) else output.to_tuple()
 
 
 class SereForAudioClassification(SerePreTrainedModel):
@@ -314,8 +358,8 @@ class SereForAudioClassification(SerePreTrainedModel):
     def classify(self, embeddings: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
         """(B, D), (B, 5) -> logits (B, C) in float32."""
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            scores = F.linear(embeddings.float(), self.classifier.weight.float(), self.classifier.bias.float())
-            return scores + F.linear(cues.float(), self.cue_classifier.weight.float())
+            scores = called(self.classifier, embeddings)
+            return scores + called(self.cue_classifier, cues).to(scores.device)
 
     def losses(self, features, embeddings, logits, labels, statistics=None) -> dict[str, torch.Tensor]:
         """Parts of the loss and their weighted sum, as in docs/method.md ("Loss").
@@ -339,9 +383,8 @@ class SereForAudioClassification(SerePreTrainedModel):
 
     def _consistency(self, features, logits, unlabelled, statistics):
         """KL of a view with dropped features from the full view, over the unlabelled clips."""
-        embedding = self.sere.embedding
-        view = F.dropout(embedding.standardised(features, statistics), self.config.view_dropout)
-        other = self.classify(embedding.embed(view), embedding.cues(embedding.raw_cues(view)))
+        view = self.sere.embedding(features, statistics, dropout=self.config.view_dropout)
+        other = self.classify(*view)
         each = F.kl_div(other.log_softmax(1), logits.detach().softmax(1), reduction="none").sum(1)
         return (each * unlabelled).sum() / unlabelled.sum().clamp_min(1)
 
@@ -352,30 +395,45 @@ class SereForAudioClassification(SerePreTrainedModel):
         labels: torch.Tensor | None = None,
         statistics: torch.Tensor | None = None,
         frames: SereFrames | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
         **kwargs,
     ) -> SereClassifierOutput:
-        """Args:
+        """Classify clips.
+
+        Args:
             input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
             labels: (B,) class index, -100 for unlabelled clips; with it the output has the loss and its parts.
             statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
-            frames: both streams from `SereModel.frames`, in place of the waveform, where they were kept.
+            frames, output_hidden_states, output_attentions, return_dict: as in `SereModel`.
 
         Raises:
-            ValueError: neither or both of input_values and frames, input_values is not (B, N), a label is out of
-                range, or statistics have another size.
+            ValueError: a label is out of range, or as `SereModel`.
         """
-        if (input_values is None) == (frames is None):
-            raise ValueError("Give either input_values or frames.")
-        frames = self.sere.frames(input_values, attention_mask) if frames is None else frames
-        highlights, features = self.sere.pool(frames)
-        embeddings, cues = self.sere.embedding(features, statistics)
-        logits = self.classify(embeddings, cues)
-        losses = {} if labels is None else self.losses(features, embeddings, logits, labels, statistics)
-        output = SereClassifierOutput(
-            logits=logits, highlights=highlights, embeddings=embeddings, features=features, **losses
+        base = self.sere(
+            input_values,
+            attention_mask,
+            statistics,
+            frames,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            return_dict=True,
         )
-        return output if return_dict is not False else output.to_tuple()
+        logits = self.classify(base.embeddings, base.cues).to(base.embeddings.device)
+        losses = {}
+        if labels is not None:
+            losses = self.losses(base.features, base.embeddings, logits, labels.to(logits.device), statistics)
+        output = SereClassifierOutput(
+            logits=logits,
+            highlights=base.highlights,
+            embeddings=base.embeddings,
+            features=base.features,
+            hidden_states=base.hidden_states,
+            attentions=base.attentions,
+            **losses,
+        )
+        return output if self._gives_dict(return_dict) else output.to_tuple()
 
 
 SereConfig.register_for_auto_class()

@@ -28,9 +28,9 @@ def assert_same_alone(encoder, clips, pad, extra=0, atol=1e-4):
     values, mask = pad(clips, extra)
     lengths = frame_lengths(mask)
     with torch.no_grad():
-        together = encoder(values, lengths)
+        together = encoder(values, lengths).states
         for row, clip in enumerate(clips):
-            alone = encoder(clip[None], lengths[row : row + 1])
+            alone = encoder(clip[None], lengths[row : row + 1]).states
             for one, many in zip(alone, together, strict=True):
                 torch.testing.assert_close(many[row, : lengths[row]], one[0], atol=atol, rtol=0)
                 assert torch.all(many[row, lengths[row] :] == 0)
@@ -41,7 +41,7 @@ def assert_same_alone(encoder, clips, pad, extra=0, atol=1e-4):
 
 def test_shapes(encoder_name, encoder_config, clips, pad):
     values, mask = pad(clips)
-    states = build(encoder_config, encoder_name)(values, frame_lengths(mask))
+    states = build(encoder_config, encoder_name)(values, frame_lengths(mask)).states
     assert [tuple(state.shape) for state in states] == [(5, 65, 32)] * 2
 
 
@@ -54,7 +54,9 @@ def test_what_lies_in_the_padding_changes_nothing(encoder_name, encoder_config, 
     encoder = build(encoder_config, encoder_name)
     noisy = torch.where(mask.bool(), values, torch.randn_like(values))
     with torch.no_grad():
-        for a, b in zip(encoder(values, frame_lengths(mask)), encoder(noisy, frame_lengths(mask)), strict=True):
+        for a, b in zip(
+            encoder(values, frame_lengths(mask)).states, encoder(noisy, frame_lengths(mask)).states, strict=True
+        ):
             torch.testing.assert_close(a[0, :30], b[0, :30])
 
 
@@ -70,23 +72,25 @@ def test_windows_are_encoded_on_their_own(encoder_name, encoder_config, clips, m
     encoder = build(encoder_config, encoder_name, encoder_normalize=False)
     clip = clips[3][None, : 50 * HOP]
     with torch.no_grad():
-        parts = [encoder(clip[:, a * HOP : b * HOP], torch.tensor([b - a])) for a, b in ((0, 20), (20, 40), (40, 50))]
+        parts = [
+            encoder(clip[:, a * HOP : b * HOP], torch.tensor([b - a]))[0] for a, b in ((0, 20), (20, 40), (40, 50))
+        ]
         monkeypatch.setattr(encoder_sere, "WINDOW_FRAMES", 20)
-        whole = encoder(clip, torch.tensor([50]))
+        whole = encoder(clip, torch.tensor([50])).states
     for layer, state in enumerate(whole):
         torch.testing.assert_close(state, torch.cat([part[layer] for part in parts], 1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("samples", [1, 100, 319, 320, 639])
 def test_very_short_clips(samples, encoder_name, encoder_config, voice):
-    states = build(encoder_config, encoder_name)(voice(0.1)[None, :samples], torch.tensor([max(1, samples // HOP)]))
+    lengths = torch.tensor([max(1, samples // HOP)])
+    states = build(encoder_config, encoder_name)(voice(0.1)[None, :samples], lengths).states
     assert all(state.shape == (1, 1, 32) and torch.isfinite(state).all() for state in states)
 
 
 def test_silence_is_finite(encoder_name, encoder_config):
-    assert all(
-        torch.isfinite(s).all() for s in build(encoder_config, encoder_name)(torch.zeros(1, 8000), torch.tensor([25]))
-    )
+    states = build(encoder_config, encoder_name)(torch.zeros(1, 8000), torch.tensor([25])).states
+    assert all(torch.isfinite(state).all() for state in states)
 
 
 def test_normalisation_of_the_waveform(encoder_config, clips):
@@ -95,7 +99,8 @@ def test_normalisation_of_the_waveform(encoder_config, clips):
     with torch.no_grad():
         for normalize in (True, False):
             encoder = build(encoder_config, "wav2vec2-large", encoder_normalize=normalize, layers=[2])
-            same = torch.allclose(encoder(clip, lengths)[0], encoder(0.3 * clip + 0.1, lengths)[0], atol=1e-3)
+            (one,), (other,) = encoder(clip, lengths).states, encoder(0.3 * clip + 0.1, lengths).states
+            same = torch.allclose(one, other, atol=1e-3)
             assert same == normalize
 
 
@@ -126,7 +131,7 @@ def test_truncated_encoder_equals_the_full_one(layers, encoder_name, encoder_con
     clip = clips[1]
     expected = hidden_states(encoder_name, full, clip)
     with torch.no_grad():
-        for layer, state in zip(layers, encoder(clip[None], torch.tensor([50])), strict=True):
+        for layer, state in zip(layers, encoder(clip[None], torch.tensor([50])).states, strict=True):
             torch.testing.assert_close(state, expected[layer], atol=1e-4, rtol=0)
 
 
@@ -145,7 +150,7 @@ def test_whisper_equals_the_stock_encoder(encoder_config, clips, tmp_path):
     features = WhisperFeatureExtractor(chunk_length=1)(clip.numpy(), sampling_rate=16000, return_tensors="pt")
     with torch.no_grad():
         expected = full.encoder(features.input_features, output_hidden_states=True).hidden_states
-        for layer, state in zip((1, 3), encoder(clip[None], torch.tensor([50])), strict=True):
+        for layer, state in zip((1, 3), encoder(clip[None], torch.tensor([50])).states, strict=True):
             torch.testing.assert_close(state, expected[layer], atol=1e-4, rtol=0)
 
 
@@ -262,7 +267,7 @@ def test_real_whisper_weights(name, shared, voice):
     key = next(key for key in tensors if key.endswith("encoder.layers.1.fc1.weight"))
     torch.testing.assert_close(encoder.model.layers[1].fc1.weight, tensors[key].float())
     with torch.no_grad():
-        states = encoder(voice(1.0)[None], torch.tensor([50]))
+        states = encoder(voice(1.0)[None], torch.tensor([50])).states
     assert len(states) == len(encoder.layers)
     for state in states:
         assert state.shape == (1, 50, encoder.hidden_size) and torch.isfinite(state).all() and state.std() > 0.1
@@ -274,7 +279,7 @@ def test_real_whisper_weights(name, shared, voice):
 def test_gradients_reach_every_trainable_parameter(encoder_name, encoder_config, clips, pad):
     values, mask = pad(clips[:2])
     encoder = build(encoder_config, encoder_name).train()
-    sum((state * torch.randn_like(state)).sum() for state in encoder(values, frame_lengths(mask))).backward()
+    sum((state * torch.randn_like(state)).sum() for state in encoder(values, frame_lengths(mask)).states).backward()
     trainable = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
     assert len(trainable) > 20
     assert [name for name, p in trainable.items() if p.grad is None or not torch.isfinite(p.grad).all()] == []
@@ -296,7 +301,7 @@ def test_states_in_training_do_not_depend_on_pretraining_tricks(encoder_name, en
     clip, lengths = clips[1][None], torch.tensor([50])
     with torch.no_grad():
         torch.testing.assert_close(
-            encoder.train()(clip, lengths)[0], encoder.eval()(clip, lengths)[0], atol=1e-5, rtol=0
+            encoder.train()(clip, lengths).states[0], encoder.eval()(clip, lengths).states[0], atol=1e-5, rtol=0
         )
 
 

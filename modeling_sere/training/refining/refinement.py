@@ -22,7 +22,7 @@ from modeling_sere.training.refining.frame_store import FrameStore
 
 CHECKPOINT_EVERY = 50  # steps
 LORA_RANK = 8
-# feed-forward layers: WavLM hands its attention weights to a fused function that would bypass adapters there
+# feed-forward layers, which every kind of encoder has
 LORA_LAYERS = {"whisper": ["fc1", "fc2"], "default": ["intermediate_dense", "output_dense"]}
 
 
