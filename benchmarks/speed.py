@@ -335,8 +335,8 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
         "batching": lambda: [batching(clips)],
         "dynamics": lambda: [dynamics(clips)],
         "realtime": lambda: [realtime(clips)],
-        "help": lambda: [show_help()],
         "live": lambda: [live(clips)],
+        "help": lambda: [show_help()],
     }
     if encoder != "none":
         if AutoConfig.from_pretrained(encoder).model_type == "whisper":

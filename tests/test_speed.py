@@ -105,7 +105,7 @@ def test_command_without_encoder(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["speed.py", "--corpus", str(folder), "--json", str(tmp_path / "rows")])
     speed.main()
     content = json.loads((tmp_path / "rows").read_text())
-    assert [row["name"] for row in content["rows"]] == ["batching", "dynamics", "realtime", "help", "live"]
+    assert [row["name"] for row in content["rows"]] == ["batching", "dynamics", "realtime", "live", "help"]
     assert content["rows"][-1]["ok"] and content["rows"][-1]["ours"] > 0.1
     assert "batching" in capsys.readouterr().out and content["meta"]["encoder"] == "none"
     monkeypatch.setattr("sys.argv", ["speed.py", "--corpus", str(folder), "--rows", "realtime"])
