@@ -7,6 +7,7 @@ this process puts on a Hub on loopback is loaded there by name and must give thi
 its test dependencies join, and the tests of loading run. Needs a package index, and 2 GB of disk per version.
 """
 
+import argparse
 import os
 import re
 import subprocess
@@ -22,7 +23,7 @@ from modeling_sere import SereConfig, SereForAudioClassification
 from testing.hub_server import HubServer
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/test_loading.py", "tests/test_pipeline.py", "tests/test_root_files.py", "tests/test_hub.py"]
+TESTS = ["tests/test_loading.py", "tests/test_pipeline.py", "tests/test_root_files.py", "tests/reporting/test_hub.py"]
 PREDICT = ("torch", "soundfile", "soxr")
 TOKEN, REPOSITORY = "hf_versions", "org/sere-none"
 
@@ -98,6 +99,7 @@ def try_version(requirement: str, folder: Path, hub: HubServer) -> tuple[str, st
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     constants.HF_HUB_OFFLINE = False  # the Hub is on loopback
     constants.HF_HUB_DISABLE_XET = True
     wanted = requirements()["transformers"]

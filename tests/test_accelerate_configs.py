@@ -43,8 +43,8 @@ def test_accelerate_knows_every_field(path):
     assert config.num_processes == yaml.safe_load(path.read_text())["num_processes"] >= 1
 
 
-def test_readme_names_all_of_them():
-    text = (ROOT / "README.md").read_text()
+def test_document_names_all_of_them():
+    text = (ROOT / "docs" / "scaling.md").read_text()
     assert [path.name for path in CONFIGS] == ["cpu.yaml", "fsdp.yaml", "multi_gpu.yaml", "single.yaml"]
     assert all(f"configs/accelerate/{path.name}" in text for path in CONFIGS)
 

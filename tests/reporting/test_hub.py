@@ -310,7 +310,7 @@ def test_one_commit_and_a_tag_with_exactly_the_documented_files(world, german):
     titles = [commit.title for commit in repository.history("v1")]
     assert titles == ["SERE model, code and card", "initial commit"]
     assert repository.private
-    documented = (ROOT / "README.md").read_text()
+    documented = (ROOT / "docs" / "hub.md").read_text()
     assert not [name for name in PUSHED if name not in documented]
 
 
