@@ -31,7 +31,7 @@ USERS = {
 CODE = {
     "configuration_sere.py", "modeling_sere.py", "embedding_sere.py", "encoder_sere.py", "dynamics_sere.py",
     "resonance_sere.py", "pipeline_sere.py", "timeline_sere.py", "audio_sere.py", "decoding_sere.py",
-    "fetching_sere.py", "card_sere.py", "weights_sere.py",
+    "fetching_sere.py", "stream_sere.py", "card_sere.py", "weights_sere.py",
 }  # fmt: skip
 SAVED = CODE | {"config.json", "model.safetensors", "preprocessor_config.json"}
 PUSHED = SAVED | {"README.md", "plots/confusion.png", "plots/highlights.png", ".gitattributes"}
