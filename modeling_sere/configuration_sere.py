@@ -23,6 +23,7 @@ MAX_LABELS = 1000
 LEAST_POSITIVE = 1e-6  # of a divisor: quotients stay finite in single precision
 MAX_SOURCES = 1_000_000
 MAX_DEPTH = 200  # layers of an encoder, or of its convolutions
+PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
 SUPPORTED_ENCODERS = ("wavlm", "wav2vec2", "hubert", "wav2vec2-bert", "whisper")
 
 
@@ -65,6 +66,16 @@ class SereConfig(PreTrainedConfig):
     """
 
     model_type = "sere-resonance"  # a name that no upstream architecture will take
+    keys_to_ignore_at_inference = [  # what transformers' Trainer does not gather: its predictions are the logits
+        "hidden_states",
+        "attentions",
+        "highlights",
+        "embeddings",
+        "features",
+        "loss_classification",
+        "loss_tric",
+        "loss_consistency",
+    ]
 
     def __init__(
         self,
@@ -120,8 +131,7 @@ class SereConfig(PreTrainedConfig):
         if not isinstance(kwargs.get("id2label", {}), (dict, type(None))):
             raise ValueError(f"id2label must map 0, 1, ... to emotions, not be {kwargs['id2label']!r}.")
         super().__init__(**kwargs)
-        if self.label2id is None:
-            self.label2id = {label: index for index, label in self.id2label.items()}
+        self._number_labels()
         self._validate()
 
     @classmethod
@@ -133,8 +143,16 @@ class SereConfig(PreTrainedConfig):
         """
         _refuse_foreign_code(config_dict)
         result = super().from_dict(config_dict, **kwargs)
-        (result[0] if isinstance(result, tuple) else result)._validate()
+        config = result[0] if isinstance(result, tuple) else result
+        config._number_labels()
+        config._validate()
         return result
+
+    def _number_labels(self):
+        """Take numbers that are written as text, as JSON and many training scripts have them, for numbers."""
+        self.id2label = {_whole(index): label for index, label in self.id2label.items()}
+        named = self.label2id or {label: index for index, label in self.id2label.items()}
+        self.label2id = {label: _whole(index) for label, index in named.items()}
 
     @property
     def labels(self) -> list[str]:
@@ -172,6 +190,10 @@ class SereConfig(PreTrainedConfig):
             raise ValueError(f"num_labels must be from 2 to {MAX_LABELS}, not {self.num_labels}: give id2label.")
         if sorted(self.id2label) != list(range(self.num_labels)) or len(set(self.id2label.values())) < self.num_labels:
             raise ValueError(f"id2label must map 0, 1, ... to different emotions, not be {self.id2label!r}.")
+        if self.problem_type not in PROBLEMS:
+            raise ValueError(f"problem_type must be one of {', '.join(map(str, PROBLEMS))}, not {self.problem_type!r}.")
+        if self.problem_type not in PROBLEMS[:2] and (self.tric_weight or self.consistency_weight):
+            raise ValueError(f"tric_weight and consistency_weight must be 0 with problem_type {self.problem_type!r}.")
         if not isinstance(self.encoder_normalize, bool):
             raise ValueError(f"encoder_normalize must be true or false, not {self.encoder_normalize!r}.")
         if not isinstance(self.prior_profile, dict) or not all(isinstance(name, str) for name in self.prior_profile):
@@ -234,6 +256,11 @@ def _encoder_config(value) -> PreTrainedConfig | None:
     config.name_or_path = ""  # else a path of the machine that trained would travel in config.json
     config.dtype = None  # the encoder is built in the dtype that the whole model is asked for
     return config
+
+
+def _whole(index):
+    """The number that a text of digits is, or whatever else was given."""
+    return int(index) if isinstance(index, str) and index.isdecimal() else index
 
 
 def _is_number(value) -> bool:

@@ -182,7 +182,7 @@ class SereEncoder(nn.Module):
             for module in self.model.modules():
                 if type(module) is WavLMAttention:
                     module.__class__ = CalledAttention  # it has the same tensors
-        self._freeze_unused()
+        self.freeze_unused()
 
     @property
     def layer_types(self) -> list[str]:
@@ -190,9 +190,19 @@ class SereEncoder(nn.Module):
         layers = self.model.layers if self.model_type == "whisper" else self.model.encoder.layers
         return sorted({type(layer).__name__ for layer in layers})
 
-    def _freeze_unused(self):
-        """What no pooled state depends on must not count as trainable (it would hang distributed training)."""
-        unused = ("masked_spec_embed", "layer_norm", "encoder.layer_norm")
+    def freeze_feature_encoder(self):
+        """Stop gradients into the convolutions that turn audio into the input of the first layer."""
+        names = ("feature_extractor.", "conv1.", "conv2.")
+        for name, parameter in self.model.named_parameters():
+            if name.startswith(names):
+                parameter.requires_grad_(False)
+
+    def freeze_unused(self):
+        """What no pooled state depends on must not count as trainable (it would hang distributed training).
+
+        Nor must Whisper's positions, which it was trained with as they are.
+        """
+        unused = ("masked_spec_embed", "layer_norm", "encoder.layer_norm", "embed_positions")
         post_norm = getattr(self.model.config, "do_stable_layer_norm", True)
         for name, parameter in self.model.named_parameters():
             module = name.rsplit(".", 1)[0]

@@ -127,7 +127,11 @@ class SerePreTrainedModel(PreTrainedModel):
             config, _ = SereConfig.from_pretrained(name if config is None else config, **others)
         check_weights(weights, str(name), cls, config, bool(kwargs.get("ignore_mismatched_sizes")))
         loaded = super().from_pretrained(name, *model_args, **{**kwargs, "use_safetensors": True})
-        check_finite(loaded[0] if isinstance(loaded, tuple) else loaded, str(name))
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for module in model.modules():
+            if isinstance(module, SereEncoder):
+                module.freeze_unused()  # loading forgets what was frozen
+        check_finite(model, str(name))
         return loaded
 
     def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
@@ -217,6 +221,11 @@ class SereModel(SerePreTrainedModel):
         """Stop gradients into the encoder: what stays trainable are highlight weights, gains and classifier."""
         if self.encoder is not None:
             self.encoder.requires_grad_(False)
+
+    def freeze_feature_encoder(self):
+        """Stop gradients into the encoder's convolutions, if there are any."""
+        if self.encoder is not None:
+            self.encoder.freeze_feature_encoder()
 
     def frames(
         self,
@@ -344,6 +353,10 @@ class SereForAudioClassification(SerePreTrainedModel):
         """Stop gradients into the encoder."""
         self.sere.freeze_base_model()
 
+    def freeze_feature_encoder(self):
+        """Stop gradients into the encoder's convolutions, if there are any."""
+        self.sere.freeze_feature_encoder()
+
     def speaker_statistics(self, input_values, attention_mask=None):
         """See [`SereModel.speaker_statistics`]."""
         return self.sere.speaker_statistics(input_values, attention_mask)
@@ -364,15 +377,27 @@ class SereForAudioClassification(SerePreTrainedModel):
     def losses(self, features, embeddings, logits, labels, statistics=None) -> dict[str, torch.Tensor]:
         """Parts of the loss and their weighted sum, as in docs/method.md ("Loss").
 
-        labels (B,): class index, or -100 for an unlabelled clip. A part without clips to work on is a zero with a
-        gradient of zero, so that every process of a distributed run takes the same backward pass.
+        A part without clips to work on is a zero with a gradient of zero, so that every process of a distributed run
+        takes the same backward pass.
+
+        Args:
+            labels: (B,) or (B, 1) class index, or -100 for an unlabelled clip. With `problem_type` "regression" or
+                "multi_label_classification" (the default for labels that are no whole numbers): (B, C), a row of -100
+                for an unlabelled clip.
         """
-        if bool(((labels != UNLABELLED) & ((labels < 0) | (labels >= self.num_labels))).any()):
-            raise ValueError(f"labels must be from 0 to {self.num_labels - 1}, or -100 for an unlabelled clip.")
-        labelled = labels != UNLABELLED
-        count = labelled.sum().clamp_min(1)
-        classification = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum") / count
-        tric = self.tric.combine(self.tric(embeddings, labels))
+        problem = self.config.problem_type
+        if problem is None:
+            problem = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+        classes = self._classes(labels, len(logits)) if problem == "single_label_classification" else None
+        if classes is None:
+            each = self._each_value(logits, labels, problem)
+            labelled = (labels != UNLABELLED).all(1)
+            classes = torch.full_like(labelled, UNLABELLED, dtype=torch.long)
+        else:
+            each = F.cross_entropy(logits, classes, ignore_index=UNLABELLED, reduction="none")
+            labelled = classes != UNLABELLED
+        classification = (each * labelled).sum() / labelled.sum().clamp_min(1)
+        tric = self.tric.combine(self.tric(embeddings, classes))
         consistency = logits.sum() * 0
         if self.training and self.config.consistency_weight > 0:
             consistency = self._consistency(features, logits, ~labelled, statistics)
@@ -380,6 +405,24 @@ class SereForAudioClassification(SerePreTrainedModel):
         return {
             "loss": total, "loss_classification": classification, "loss_tric": tric, "loss_consistency": consistency,
         }  # fmt: skip
+
+    def _classes(self, labels, count: int) -> torch.Tensor:
+        """Labels of any shape that has one per clip -> (B,), checked."""
+        if labels.is_floating_point() or labels.shape not in ((count,), (count, 1)):
+            raise ValueError(
+                f"labels must be whole numbers of shape ({count},), not {labels.dtype} of {tuple(labels.shape)}."
+            )
+        labels = labels.reshape(count).long()
+        if bool(((labels != UNLABELLED) & ((labels < 0) | (labels >= self.num_labels))).any()):
+            raise ValueError(f"labels must be from 0 to {self.num_labels - 1}, or -100 for an unlabelled clip.")
+        return labels
+
+    def _each_value(self, logits, labels, problem: str) -> torch.Tensor:
+        """(B,) loss of each clip whose labels (B, C) are targets of their own for each output."""
+        if labels.shape != logits.shape:
+            raise ValueError(f"labels must have shape {tuple(logits.shape)}, not {tuple(labels.shape)}: {problem}.")
+        loss = F.mse_loss if problem == "regression" else F.binary_cross_entropy_with_logits
+        return loss(logits, labels.to(logits.dtype), reduction="none").mean(1)
 
     def _consistency(self, features, logits, unlabelled, statistics):
         """KL of a view with dropped features from the full view, over the unlabelled clips."""
@@ -404,7 +447,8 @@ class SereForAudioClassification(SerePreTrainedModel):
 
         Args:
             input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
-            labels: (B,) class index, -100 for unlabelled clips; with it the output has the loss and its parts.
+            labels: (B,) class index, -100 for unlabelled clips; with it the output has the loss and its parts. Labels
+                of another `problem_type` as in `losses`.
             statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
             frames, output_hidden_states, output_attentions, return_dict: as in `SereModel`.
 

@@ -21,6 +21,10 @@ HEAD = ("classifier.", "cue_classifier.")  # may be drawn anew, for other emotio
 UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
+class MismatchedSizes(ValueError, RuntimeError):
+    """A tensor of another shape than the configuration's; transformers' own error for it is a RuntimeError."""
+
+
 def check_weights(path: str, name: str, model_class: type[nn.Module], config, new_head: bool = False):
     """Pass if all that a model needs is in the file, in the shapes and kinds of number it needs.
 
@@ -41,8 +45,10 @@ def check_weights(path: str, name: str, model_class: type[nn.Module], config, ne
             if needed.numel() and not (bare and short.startswith(HEAD)):
                 raise ValueError(f"{name}: model.safetensors lacks {tensor}, which config.json calls for.")
         elif shape != tuple(needed.shape) and not (new_head and short.startswith(HEAD)):
-            raise ValueError(
-                f"{name}: {tensor} has the shape {shape} in model.safetensors, {tuple(needed.shape)} by config.json."
+            remedy = "; for other emotions give ignore_mismatched_sizes=True" if short.startswith(HEAD) else ""
+            raise MismatchedSizes(
+                f"{name}: {tensor} has the shape {shape} in model.safetensors, {tuple(needed.shape)} by config.json"
+                f"{remedy}."
             )
         elif (kind[0] in "FB" and kind != "BOOL") != needed.is_floating_point():
             raise ValueError(f"{name}: {tensor} holds numbers of type {kind} in model.safetensors, not {needed.dtype}.")
