@@ -13,46 +13,17 @@ atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=Tru
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from transformers import HubertConfig, Wav2Vec2BertConfig, Wav2Vec2Config, WavLMConfig, WhisperConfig  # noqa: E402
 
 from modeling_sere import SereConfig, SereForAudioClassification  # noqa: E402
 from modeling_sere.embedding_sere import moments  # noqa: E402
+from testing.encoders import ENCODERS  # noqa: E402
+from testing.encoders import encoder_config as _encoder_config  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models: threads cost more than they give, most of all when tests share a machine
 
 RATE = 16_000
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 EMOTIONS = ("anger", "happiness", "sadness")
-
-# 16 channels per group, fewer than any released encoder: with 8, oneDNN's bfloat16 kernel for processors with AMX gives
-# wrong sums
-_CONVOLUTIONAL = {
-    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "conv_dim": (16,) * 7,
-    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2,
-}  # fmt: skip
-_LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}  # the variant of the large checkpoints
-ENCODERS = {
-    "wavlm": (WavLMConfig, _CONVOLUTIONAL),
-    "wavlm-large": (WavLMConfig, _CONVOLUTIONAL | _LARGE),
-    "wav2vec2": (Wav2Vec2Config, _CONVOLUTIONAL),
-    "wav2vec2-large": (Wav2Vec2Config, _CONVOLUTIONAL | _LARGE),
-    "hubert": (HubertConfig, _CONVOLUTIONAL),
-    "wav2vec2-bert": (
-        Wav2Vec2BertConfig,
-        {
-            "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64,
-            "left_max_position_embeddings": 16, "right_max_position_embeddings": 4,
-        },
-    ),
-    "whisper": (
-        WhisperConfig,
-        {
-            "d_model": 32, "encoder_layers": 4, "encoder_attention_heads": 4, "encoder_ffn_dim": 64,
-            "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "vocab_size": 50,
-            "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0,
-        },
-    ),
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -72,11 +43,6 @@ def encoder_name(request) -> str:
 def stream(request) -> str:
     """Each supported kind of encoder in turn, and no encoder."""
     return request.param
-
-
-def _encoder_config(name: str, **changes):
-    kind, options = ENCODERS[name]
-    return kind(**(options | changes))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from modeling_sere import SereForAudioClassification
+from testing.encoders import ENCODERS
 from testing.forked import linux_only
 from testing.hub_server import HubServer
 
@@ -257,8 +258,6 @@ def _train_in_parallel(rank: int, port: int, folders: dict, batch, queue):
 @linux_only
 def test_two_processes_after_loading(pushed, encoder_config, clips, pad, unused_port):
     """Every kind of encoder takes two steps, and both processes hold the same gradients."""
-    from conftest import ENCODERS
-
     folders = {kind: pushed(kind) for kind in ("none", *ENCODERS)}
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
