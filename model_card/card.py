@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from modeling_sere.card_sere import UNNAMED
+from modeling_sere.card_sere import UNNAMED, is_hub_id, plain
+from modeling_sere.published_sere import check_writable
 
 from .licences import consequence, joint_licence
 from .plots import plot_confusion, plot_highlights
@@ -75,12 +76,14 @@ def write_card(results: Mapping[str, Any], folder: Path, waveform_example: Mappi
         The path of the card.
 
     Raises:
-        ValueError: a score is no fraction, the setting is unknown, or confusion, timeline and labels do not fit.
+        ValueError: a score is no fraction, the setting is unknown, confusion, timeline and labels do not fit, or a link
+            in the folder would be written through.
     """
     folder = Path(folder)
     labels = _labels(results)
     confusion = _confusion(results, labels)
     name = _name(results)
+    check_writable(folder)
     plots = _draw(folder, labels, confusion, waveform_example)
     card = ModelCard.from_template(
         _front_matter(results, name),
@@ -109,7 +112,7 @@ def _front_matter(results: Mapping, name: str) -> ModelCardData:
     dataset = {
         "task_type": "audio-classification",
         "task_name": "Cross-lingual speech emotion recognition",
-        "dataset_type": target if _is_hub_id(target) else _slug(target or ""),
+        "dataset_type": target if is_hub_id(target) else _slug(target or ""),
         "dataset_name": target,
         "dataset_args": {key: value for key, value in known.items() if value is not None} or None,
     }
@@ -144,8 +147,8 @@ def _front_matter(results: Mapping, name: str) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=TAGS,
-        datasets=list(dict.fromkeys(data for data in (source, target) if _is_hub_id(data))) or None,
-        base_model=base_model if _is_hub_id(base_model) else None,
+        datasets=list(dict.fromkeys(data for data in (source, target) if is_hub_id(data))) or None,
+        base_model=base_model if is_hub_id(base_model) else None,
         metrics=list(dict.fromkeys(HUB_METRICS[key][1] for key in scores)) or None,
         model_name=name if evaluations else None,
         eval_results=evaluations or None,
@@ -330,7 +333,7 @@ def _name(results: Mapping) -> str:
 def _data_name(results: Mapping, key: str) -> str | None:
     """A name as it may be published: a Hub id as it is, a path by its last part only."""
     name = _text(results.get(key))
-    return name if name is None or _is_hub_id(name) else re.split(r"[/\\]", name.rstrip("/\\"))[-1]
+    return name if name is None or is_hub_id(name) else re.split(r"[/\\]", name.rstrip("/\\"))[-1]
 
 
 def _named(results: Mapping, key: str) -> str:
@@ -344,7 +347,7 @@ def _encoder(results: Mapping) -> str:
     if "encoder" in results and results["encoder"] is None:
         return NO_ENCODER
     name, base_model = _data_name(results, "encoder"), results.get("base_model")
-    if not _is_hub_id(base_model):
+    if not is_hub_id(base_model):
         return name or NOT_RECORDED
     return base_model if name in (None, base_model, base_model.split("/")[1]) else f"{name}, from {base_model}"
 
@@ -352,7 +355,7 @@ def _encoder(results: Mapping) -> str:
 def _foreign_part(results: Mapping, encoder: str) -> str:
     """What else the checkpoint is made of, whose terms count too."""
     base = results.get("base_model")
-    if _is_hub_id(base):
+    if is_hub_id(base):
         return f" and with [{base}](https://huggingface.co/{base})"
     return "" if encoder == NO_ENCODER else " and with the encoder"
 
@@ -362,7 +365,7 @@ def _start(results: Mapping) -> str:
     if not results.get("source_free"):
         return ""
     base = results.get("base_model")
-    model = f"[{base}](https://huggingface.co/{base})" if _is_hub_id(base) else "another SERE checkpoint"
+    model = f"[{base}](https://huggingface.co/{base})" if is_hub_id(base) else "another SERE checkpoint"
     return (
         f" It was adapted **without source data**: the labelled clips are the embeddings that travel in {model}; no "
         "source recording was read."
@@ -435,11 +438,7 @@ def _text(value: Any) -> str | None:
     """One line that cannot break a table, a code span or the page."""
     if value is None or not str(value).strip():
         return None
-    return re.sub(r"[|<>`\"]", "", " ".join(str(value).split()))
-
-
-def _is_hub_id(name: Any) -> bool:
-    return isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", name) is not None
+    return plain(str(value)) or "unnamed"
 
 
 def _slug(name: str) -> str:

@@ -1,14 +1,20 @@
 """The card (README.md) of a model that is pushed from Python rather than by the run that made it."""
 
 import filecmp
+import logging
 import os
-import shutil
+import re
+import unicodedata
 from pathlib import Path
 
-WEIGHTS = "model.safetensors"
+from .published_sere import CARD, WEIGHTS, known_names, read_known, status_of
+
+logger = logging.getLogger(__name__)
+
+MAX_NAME = 200  # characters of a label or a corpus
 UNNAMED = "path/to/this/folder"  # how the card of a run that had no name on the Hub calls its own place
 
-CARD = """---
+TEXT = """---
 library_name: transformers
 pipeline_tag: audio-classification
 license: other
@@ -45,38 +51,63 @@ decisions about people.
 
 
 def put_card(
-    folder: str | os.PathLike, repo_id: str, origin: str, labels: list[str], source_corpus: dict[str, str]
+    folder: str | os.PathLike,
+    repo_id: str,
+    origin: str,
+    on_hub: bool,
+    labels: list[str],
+    source_corpus: dict[str, str],
 ) -> None:
     """Write the README.md of weights that are to be uploaded from a folder.
 
-    Weights that are byte for byte those of the local folder they were loaded from keep its card and plots. All others
-    get a card that says what they were made from, and that nothing was measured on them.
+    Weights that are byte for byte those of the local folder they were loaded from keep its card and plots, if these are
+    files of that folder itself and what SERE writes under their names. All others get a card that says what they were
+    made from, and that nothing was measured on them.
 
     Args:
         folder: holds the saved model.
         repo_id: its name on the Hub.
-        origin: where the model was loaded from: a folder, a name on the Hub, or "".
+        origin: where the model was loaded from: a folder, a name on the Hub, or "". on_hub: whether it was the Hub; the
+            path of a folder is told to nobody.
         labels: its emotions. source_corpus: what its configuration knows of the corpus of its labelled clips.
+
+    Raises:
+        ValueError: a link in the folder would be written through.
     """
     folder, before = Path(folder), Path(origin)
-    if origin and _unchanged(before, folder) and (before / "README.md").is_file():
-        text = (before / "README.md").read_text(encoding="utf-8")
-        (folder / "README.md").write_text(named(text, repo_id), encoding="utf-8")
-        if (before / "plots").is_dir():
-            shutil.copytree(before / "plots", folder / "plots", dirs_exist_ok=True)
-        return
-    from_hub = origin and not before.exists()
-    facts = [f"It was made from [{origin}](https://huggingface.co/{origin})."] if from_hub else []
-    facts.append(f"Emotions: {', '.join(labels)}.")
-    corpus = [f"{key} {text}" for key, text in source_corpus.items()]
+    base_model = origin if on_hub and is_hub_id(origin) else None
+    kept = _kept(before) if origin and not on_hub and _unchanged(before, folder) else {}
+    if CARD in kept:
+        kept[CARD] = named(kept[CARD].decode("utf-8"), repo_id).encode("utf-8")
+    else:
+        kept = {CARD: _new_card(repo_id, base_model, labels, source_corpus).encode("utf-8")}
+    for name, content in kept.items():
+        status_of(folder, name)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def _kept(before: Path) -> dict[str, bytes]:
+    """The card and the plots of a folder; nothing where one of them is not what it should be."""
+    try:
+        names = [name for name in known_names(before) if name == CARD or name.startswith("plots/")]
+        return {name: read_known(before, name) for name in names}
+    except (OSError, ValueError) as error:
+        logger.warning("The card is written anew: %s.", error)
+        return {}
+
+
+def _new_card(repo_id: str, base_model: str | None, labels: list[str], source_corpus: dict[str, str]) -> str:
+    facts = [f"It was made from [{base_model}](https://huggingface.co/{base_model})."] if base_model else []
+    facts.append(f"Emotions: {', '.join(map(plain, labels))}.")
+    corpus = [f"{key} {plain(text)}" for key, text in source_corpus.items()]
     facts.append(f"Corpus of its labelled clips: {', '.join(corpus) or 'not recorded'}.")
-    card = CARD.format(
-        name=repo_id.split("/")[-1],
+    return TEXT.format(
+        name=plain(repo_id.split("/")[-1]),
         repo_id=repo_id,
-        base_model=f"base_model: {origin}\n" if from_hub else "",
+        base_model=f"base_model: {base_model}\n" if base_model else "",
         facts=" ".join(facts),
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def _unchanged(before: Path, folder: Path) -> bool:
@@ -87,5 +118,25 @@ def _unchanged(before: Path, folder: Path) -> bool:
 
 
 def named(card: str, repo_id: str) -> str:
-    """The card of a run whose examples load it by its name on the Hub."""
+    """Return the card of a run whose examples load it by its name on the Hub."""
     return card.replace(UNNAMED, repo_id)
+
+
+def is_hub_id(name: object) -> bool:
+    """Return whether a name has the form owner/name."""
+    return isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", name, re.ASCII) is not None
+
+
+def plain(text: str) -> str:
+    """Return a name as one line of text that stays text in Markdown, HTML, a table and a code span.
+
+    Names come from strangers: one that looks like a link, a heading, an image or a mention of a user is shown without
+    the characters that would make it one.
+    """
+    visible = "".join(" " if part.isspace() else part for part in unicodedata.normalize("NFC", str(text)))
+    visible = "".join(part for part in visible if part.isprintable())
+    visible = re.sub(r"[][|<>`\"\\*~#$@{}]", "", visible).replace("://", ": ")
+    visible = re.sub(r"(?i)\bwww\.", "www ", visible)
+    visible = re.sub(r"(?<!\w)_+|_+(?!\w)", "", visible)
+    visible = " ".join(visible.split())
+    return visible if len(visible) <= MAX_NAME else f"{visible[: MAX_NAME - 3]}..."

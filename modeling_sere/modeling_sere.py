@@ -1,5 +1,8 @@
 """SERE models: `SereModel` (frames, highlights, embeddings) and `SereForAudioClassification` (logits and losses)."""
 
+import math
+import os
+import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +19,7 @@ from .configuration_sere import NUM_CUES, SereConfig
 from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics
 from .embedding_sere import SereEmbedding
 from .encoder_sere import SereEncoder, frame_lengths
+from .published_sere import check_writable, published
 from .resonance_sere import UNLABELLED, LinearMap, TripleResonanceInteractionChain
 from .weights_sere import check_finite, check_weights
 
@@ -83,6 +87,7 @@ class SerePreTrainedModel(PreTrainedModel):
     # statistics and the organised map keep their digits when the encoder is loaded in half precision
     # (regular expressions: a plain "embedding" would also match inside encoders)
     _keep_in_fp32_modules_strict = [r"\bembedding\.", "highlight_weight", "classifier", "source_(embeddings|cues)"]
+    _origin = ("", False)  # the folder, or the name on the Hub, that the weights came from, and whether it is the Hub
     accepts_loss_kwargs = False  # the loss is a mean: Trainer must divide it by the gradient accumulation steps itself
 
     @torch.no_grad()
@@ -132,10 +137,19 @@ class SerePreTrainedModel(PreTrainedModel):
             if isinstance(module, SereEncoder):
                 module.freeze_unused()  # loading forgets what was frozen
         check_finite(model, str(name))
+        on_hub = not os.path.isdir(name)
+        model._origin = (str(name) if on_hub else os.path.abspath(name), on_hub)
         return loaded
 
     def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
-        """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code."""
+        """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code.
+
+        Weights are always one file, model.safetensors, as no other is read.
+
+        Raises:
+            ValueError: a file that would be written is a link or no regular file (see `check_writable`), a `variant` is
+                given, or the model has adapters, which are never read beside the weights.
+        """
         from .pipeline_sere import SerePipeline  # this line makes the pipeline's files travel with the model's
 
         self.config.custom_pipelines = {
@@ -150,20 +164,34 @@ class SerePreTrainedModel(PreTrainedModel):
             "AutoModel": "modeling_sere.SereModel",
             "AutoModelForAudioClassification": "modeling_sere.SereForAudioClassification",
         }
+        if kwargs.get("variant") is not None:
+            raise ValueError(f"variant is {kwargs['variant']!r}; SERE reads {SAFE_WEIGHTS_NAME} only: leave it out.")
+        if getattr(self, "_hf_peft_config_loaded", False):
+            raise ValueError("The model has adapters, which would be left out: merge them into its weights first.")
         if is_main_process:
+            check_writable(save_directory)
             feature_extractor().save_pretrained(save_directory)
+        kwargs["max_shard_size"] = sys.maxsize
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def _gives_dict(self, return_dict: bool | None) -> bool:
         return self.config.return_dict if return_dict is None else return_dict
 
-    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
-        """The one commit of `push_to_hub`; before it transformers' empty card makes way for one of this model.
+    def _upload_modified_files(self, working_dir, repo_id, files_timestamps, **kwargs):
+        """The one commit of `push_to_hub`, of all files that `published` names, however old, and no others.
 
-        There is no public place between its saving and its uploading.
+        Before it transformers' empty card makes way for one of this model: there is no public place between its saving
+        and its uploading.
         """
-        put_card(working_dir, repo_id, self.name_or_path, self.config.labels, self.config.source_corpus)
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+        put_card(working_dir, repo_id, *self._origin, self.config.labels, self.config.source_corpus)
+        files = published(working_dir)
+        ours = {name.partition("/")[0] for name in files}
+        if "plots" in ours:  # transformers takes all of a folder
+            names = [f"plots/{name}" for name in sorted(os.listdir(os.path.join(working_dir, "plots")))]
+            if foreign := [name for name in names if name not in files]:
+                raise ValueError(f"{working_dir} has {foreign[0]}, which is no plot of the card: move it away to push.")
+        others = {name: math.inf for name in os.listdir(working_dir) if name not in ours}  # never newer than this
+        return super()._upload_modified_files(working_dir, repo_id, others, **kwargs)
 
 
 def feature_extractor() -> Wav2Vec2FeatureExtractor:

@@ -88,6 +88,10 @@ class SerePipeline(AudioClassificationPipeline):
     def __init__(self, *args, top_k: int | None = None, **kwargs):
         super().__init__(*args, top_k=top_k, **kwargs)  # all labels: the base class would say 5
 
+    def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
+        """What `push_to_hub` publishes is chosen as in that of the model."""
+        return self.model._upload_modified_files(*args, **kwargs)
+
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Classify one input or many; see the class for the kinds of input and the result.
 

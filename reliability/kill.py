@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from modeling_sere.training.reporting.hub import PUSHED
+from modeling_sere.published_sere import published
 from reliability.outcomes import Outcomes
 from testing.hub_server import HubServer
 from testing.runs import command, differences, environment, tiny_encoder
@@ -100,7 +100,7 @@ class Place:
         repository = self.hub.repository(REPOSITORY)
         if repository.tags.get(TAG) != repository.branches["main"]:
             found.append("the tag is not on the commit")
-        ours = {path.relative_to(self.out).as_posix(): path for kind in PUSHED for path in self.out.glob(kind)}
+        ours = published(self.out)
         there = self.hub.files(REPOSITORY)
         if there.keys() - {".gitattributes"} != ours.keys():
             found.append("the Hub has other files than the output folder")

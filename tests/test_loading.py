@@ -19,7 +19,7 @@ FILES = {
     "config.json", "model.safetensors", "preprocessor_config.json",
     "configuration_sere.py", "modeling_sere.py", "embedding_sere.py", "encoder_sere.py", "dynamics_sere.py",
     "resonance_sere.py", "pipeline_sere.py", "timeline_sere.py", "audio_sere.py", "decoding_sere.py",
-    "fetching_sere.py", "card_sere.py", "weights_sere.py", "stream_sere.py",
+    "fetching_sere.py", "card_sere.py", "published_sere.py", "weights_sere.py", "stream_sere.py",
 }  # fmt: skip
 ENCODERS = ("none", "wavlm", "whisper")
 

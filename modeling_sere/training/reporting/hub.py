@@ -21,10 +21,9 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from modeling_sere.card_sere import named
+from modeling_sere.published_sere import CARD, WEIGHTS, published
 from modeling_sere.training.errors import RunError
 
-# what of an output folder goes to the Hub; results.json stays, as it names clips
-PUSHED = ("README.md", "config.json", "preprocessor_config.json", "model.safetensors", "*.py", "plots/*.png")
 # what an earlier push may have left there, and goes unless this one replaces it
 STALE = re.compile(r"[^/]+\.(py|json|safetensors|bin)|plots/[^/]+\.png")
 MESSAGE = "SERE model, code and card"
@@ -66,6 +65,8 @@ class Destination:
     def push(self, folder: Path) -> str:
         """One commit with the published files of a run's output folder, then the tag. Returns the address.
 
+        No other file goes, results.json neither, as it names clips; and no link is followed (see `published`).
+
         An upload that breaks off leaves the previous commit as it was.
 
         Raises:
@@ -76,16 +77,30 @@ class Destination:
         later = shlex.join(["python", "-m", module, str(folder), self.repo_id, *options])
         api = HfApi()
         with self._explained(f"; the result is whole in {folder}, push it later with: {later}"):
-            commit = self._commit(api, folder)
+            commit = self._commit(api, self.content(folder))
             if self.tag and _tags(api, self.repo_id).get(self.tag) != commit:
                 self._put_tag(api, commit)
         return f"{constants.ENDPOINT}/{self.repo_id}"
 
-    def _commit(self, api: HfApi, folder: Path) -> str:
+    def content(self, folder: Path) -> dict[str, bytes | Path]:
+        """Return what goes to the Hub: {name: content, or path}, with the repository's name in the card's examples.
+
+        Raises:
+            RunError: no folder of a finished run, or a file in it that is a link or not what it should be.
+        """
+        try:
+            files = published(folder)
+        except ValueError as error:
+            raise RunError(str(error)) from error
+        if lacking := [name for name in (CARD, WEIGHTS, "config.json") if name not in files]:
+            raise RunError(f"{folder} has no {lacking[0]}: give the output folder of a finished run")
+        return files | {CARD: named(files[CARD].decode("utf-8"), self.repo_id).encode("utf-8")}
+
+    def _commit(self, api: HfApi, content: dict[str, bytes | Path]) -> str:
         """Its id. A commit of somebody else that comes between our look at the repository and ours starts it anew."""
         for attempt in range(ATTEMPTS):
             head = api.model_info(self.repo_id).sha
-            operations = self._operations(api, folder, head)
+            operations = self._operations(api, content, head)
             try:
                 return api.create_commit(self.repo_id, operations, commit_message=MESSAGE, parent_commit=head).oid
             except HfHubHTTPError as error:
@@ -104,12 +119,12 @@ class Destination:
     def _taken(self) -> str:
         return f"{self.repo_id} already has the tag {self.tag}: choose another --hub_revision_tag"
 
-    def _operations(self, api: HfApi, folder: Path, head: str) -> list[CommitOperationAdd | CommitOperationDelete]:
-        """Add what is published, the card with the repository's name in its examples, and delete what is stale."""
-        files = {path.relative_to(folder).as_posix(): path for kind in PUSHED for path in folder.glob(kind)}
-        content = files | {"README.md": named(files["README.md"].read_text(encoding="utf-8"), self.repo_id).encode()}
+    def _operations(
+        self, api: HfApi, content: dict[str, bytes | Path], head: str
+    ) -> list[CommitOperationAdd | CommitOperationDelete]:
+        """Add what is published, and delete what is stale."""
         there = api.list_repo_files(self.repo_id, revision=head)
-        stale = [name for name in there if STALE.fullmatch(name) and name not in files]
+        stale = [name for name in there if STALE.fullmatch(name) and name not in content]
         return [
             *(CommitOperationAdd(name, source) for name, source in content.items()),
             *(CommitOperationDelete(name) for name in stale),
@@ -176,6 +191,7 @@ def main():
         if not all((arguments.folder / name).is_file() for name in ("results.json", "README.md", "model.safetensors")):
             raise RunError(f"{arguments.folder} holds no finished run: give the --output_dir of one")
         destination = Destination(arguments.repo_id, arguments.private, arguments.tag)
+        destination.content(arguments.folder)
         destination.prepare()
         print("Pushed to", destination.push(arguments.folder))
     except RunError as error:
