@@ -23,7 +23,7 @@ scaled, which is an error. Digital silence is no error: see `is_silent`.
 
 import numbers
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def read_audio(source: Any, name: str | None = None, max_seconds: float | None =
 
 def stream_audio(
     source: Any, block_samples: int, name: str | None = None, max_seconds: float | None = None
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray, None, None]:
     """The recording as consecutive float32 blocks of `block_samples` samples at 16 kHz, the last one possibly shorter.
 
     Joined, the blocks equal `read_audio(source)`. Memory does not grow with the length of a file, whatever its header
@@ -77,7 +77,8 @@ def stream_audio(
     """
     if block_samples < MIN_SECONDS * SAMPLING_RATE:
         raise ValueError(f"block_samples is {block_samples}, give at least {int(MIN_SECONDS * SAMPLING_RATE)}")
-    held, count = [], 0
+    held: list[np.ndarray] = []
+    count = 0
     for block in _mono_blocks(source, name, max_seconds):
         while count + len(block) >= block_samples:
             head, block = np.split(block, [block_samples - count])
@@ -219,7 +220,7 @@ def _checked(block: np.ndarray, name: str) -> np.ndarray:
 
 def _decoded(source: Any, name: str) -> Iterator[tuple[np.ndarray, float]]:
     """Float blocks (n, channels), n > 0, and their sampling rate."""
-    rate = SAMPLING_RATE
+    rate: float = SAMPLING_RATE
     if hasattr(source, "get_all_samples"):
         source = _from_decoder(source, name)
     if is_rate_and_samples(source):
@@ -231,7 +232,7 @@ def _decoded(source: Any, name: str) -> Iterator[tuple[np.ndarray, float]]:
     if isinstance(source, (str, os.PathLike)) and is_url(os.fsdecode(source)):
         raise AudioError(f"{name} is a URL, not a file: download it and give its path or bytes")
     if isinstance(source, (np.ndarray, torch.Tensor)):
-        blocks = ((block, rate) for block in _array_blocks(source, name))
+        blocks: Iterator = ((block, rate) for block in _array_blocks(source, name))
     elif isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read"):
         blocks = file_blocks(source, name)
     else:

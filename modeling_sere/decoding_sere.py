@@ -99,7 +99,8 @@ def _container_blocks(file: "_Watched", name: str, reason: str) -> Iterator[tupl
         with av.open(file, container_options=FFMPEG_OPTIONS, metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise AudioError(f"{name} cannot be read as audio: it is a video without sound")
-            form = converter = None
+            form: tuple | None = None
+            converter: Any = None
             for frame in container.decode(container.streams.audio[0]):
                 channels = frame.layout.nb_channels
                 _check_channels(channels, name)
@@ -170,7 +171,8 @@ class _Watched:
 
     def __init__(self, file: BinaryIO, name: str):
         self.file, self.audio = file, name  # soundfile would guess a format from the end of an attribute `name`
-        self.error, self.zeros = None, 0
+        self.error: Exception | None = None
+        self.zeros = 0
 
     def check(self):
         """Raise what a read has met, and let the search for the next samples begin.

@@ -53,6 +53,11 @@ class SereEmbedding(nn.Module):
 
     def __init__(self, config, block_sizes: list[int], cues: torch.Tensor):
         super().__init__()
+        self.statistics: torch.Tensor
+        self.cue_map: torch.Tensor
+        self.cue_std: torch.Tensor
+        self.voice_weight: torch.Tensor
+        self.voice_bias: torch.Tensor
         groups, size = config.num_voice_groups, sum(block_sizes)
         self.block_sizes = list(block_sizes)
         self.block_weights = [1.0] + [config.encoder_weight] * (len(block_sizes) - 1)

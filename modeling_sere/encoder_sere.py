@@ -93,7 +93,7 @@ class ShortWhisperEncoder(WhisperEncoder):
     """
 
     @capture_outputs
-    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs):
+    def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor, **kwargs):
         """input_features (B, mels, 2 T), attention_mask (B, T) of frames -> last_hidden_state (B, T, H)."""
         hidden = F.gelu(self.conv1(input_features))  # real states see no hidden frame past their clip's end
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
@@ -101,7 +101,7 @@ class ShortWhisperEncoder(WhisperEncoder):
         bias = None
         if not bool(attention_mask.all()):
             bias = torch.zeros(attention_mask.shape, dtype=hidden.dtype, device=hidden.device)
-            bias = bias.masked_fill(attention_mask == 0, torch.finfo(hidden.dtype).min)[:, None, None, :]
+            bias = bias.masked_fill(attention_mask.eq(0), torch.finfo(hidden.dtype).min)[:, None, None, :]
             bias = bias.expand(-1, 1, hidden.shape[1], -1)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=bias, **kwargs)

@@ -75,8 +75,10 @@ class _Download:
 
     def __init__(self, url: str, max_bytes: int, timeout: float):
         self.url, self.max_bytes, self.timeout = url, max_bytes, timeout
-        self.body, self.failure = io.BytesIO(), None
-        self.sockets, self.stopped = [], False
+        self.body = io.BytesIO()
+        self.failure: str | None = None
+        self.sockets: list[socket.socket] = []
+        self.stopped = False
         self.opener = urllib.request.build_opener(_Plain(self), _Secure(self), _NoRedirect())
 
     def run(self):
@@ -97,7 +99,7 @@ class _Download:
         """The kind of connection, with sockets that `stop` can reach."""
         download = self
 
-        class Connection(kind):
+        class Connection(kind):  # type: ignore[valid-type, misc]  # the base is chosen when it runs
             def connect(self):
                 super().connect()
                 download.sockets.append(self.sock)
@@ -133,7 +135,7 @@ class _Download:
         if isinstance(error, _Refused):
             return str(error)
         if isinstance(error, urllib.error.HTTPError):
-            known = error.code in iter(http.HTTPStatus)
+            known = error.code in [status.value for status in http.HTTPStatus]
             return f"{error.code} {http.HTTPStatus(error.code).phrase}" if known else f"status {error.code}"
         if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
             error = error.reason

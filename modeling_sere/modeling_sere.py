@@ -50,14 +50,14 @@ class SereModelOutput(ModelOutput):
     attentions: with `output_attentions` only: (B, heads, T, T) in each of these layers; None without an encoder.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    highlights: torch.FloatTensor | None = None
-    features: torch.FloatTensor | None = None
-    embeddings: torch.FloatTensor | None = None
-    cues: torch.FloatTensor | None = None
-    frame_mask: torch.BoolTensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    highlights: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
+    cues: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
 
 
 @dataclass
@@ -69,12 +69,12 @@ class SereClassifierOutput(SequenceClassifierOutput):
     hidden_states, attentions: as in [`SereModelOutput`].
     """
 
-    highlights: torch.FloatTensor | None = None
-    embeddings: torch.FloatTensor | None = None
-    features: torch.FloatTensor | None = None
-    loss_classification: torch.FloatTensor | None = None
-    loss_tric: torch.FloatTensor | None = None
-    loss_consistency: torch.FloatTensor | None = None
+    highlights: torch.Tensor | None = None
+    embeddings: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    loss_classification: torch.Tensor | None = None
+    loss_tric: torch.Tensor | None = None
+    loss_consistency: torch.Tensor | None = None
 
 
 class SerePreTrainedModel(PreTrainedModel):
@@ -340,7 +340,7 @@ class SereModel(SerePreTrainedModel):
         if frames is None:
             more = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
             attentions = self.config.output_attentions if output_attentions is None else output_attentions
-            frames = self.frames(input_values, attention_mask, more, attentions)
+            frames = self.frames(input_values, attention_mask, more, attentions)  # type: ignore[arg-type]  # seen above
         highlights, features = self.pool(frames)
         embeddings, cues = self.embedding(features, statistics)
         output = SereModelOutput(

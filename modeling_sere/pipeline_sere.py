@@ -226,7 +226,7 @@ class SerePipeline(AudioClassificationPipeline):
         else:  # of unknown pace: its results should not wait for more than their own batch
             dataset, batches_ahead = PipelineIterator(inputs, self._prepared, params), 1
             num_workers = min(num_workers, 1)  # each worker would iterate over everything
-        prepared = DataLoader(dataset, batch_size=None, num_workers=num_workers, collate_fn=_as_is)
+        prepared: DataLoader = DataLoader(dataset, batch_size=None, num_workers=num_workers, collate_fn=_as_is)
         outputs = _InOrder(prepared, lambda batch: self._scored(batch, **forward_params), batch_size, batches_ahead)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
@@ -433,7 +433,7 @@ class _Indexed(PipelineDataset):
 class _InOrder:
     """Scores of prepared inputs in their own order, computed in batches of similar length."""
 
-    def __init__(self, prepared: Iterable[dict], score: Callable, batch_size: int, batches_ahead: int):
+    def __init__(self, prepared: DataLoader, score: Callable, batch_size: int, batches_ahead: int):
         self.prepared, self.score, self.batch_size = prepared, score, batch_size
         self.ahead = batch_size * batches_ahead if batch_size > 1 else 1
 
@@ -443,7 +443,7 @@ class _InOrder:
     def __iter__(self) -> Iterator[dict]:
         for group in self._groups():
             order = sorted(range(len(group)), key=lambda i: len(group[i].get("clip", ())))
-            outputs = {}
+            outputs: dict[int, dict] = {}
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
                 outputs.update(zip(batch, self.score([group[i] for i in batch]), strict=True))
@@ -520,7 +520,7 @@ def _check_count(option: str, value: Any):
 
 
 def _check_number(option: str, value: Any, low: float, high: float):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
         raise ValueError(f"{option} is {value!r}, expected a number from {low:g} to {high:g}")
 
 

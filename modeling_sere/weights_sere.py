@@ -8,6 +8,7 @@ import copy
 import json
 import math
 import os
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,7 +95,7 @@ def read_header(path: str, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {tensor: (kind, shape) for tensor, (kind, shape, _, _) in entries.items()}
 
 
-def _entry(tensor: str, entry: dict) -> tuple[str, tuple[int, ...], int, int]:
+def _entry(tensor: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     kind, shape, (start, end) = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if kind not in BYTES:
         raise ValueError(f"{tensor} is of the unknown type {str(kind)[:20]!r}")
