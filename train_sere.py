@@ -30,7 +30,7 @@ if __name__ == "__main__":  # --help and wrong flags are answered before the imp
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from transformers.utils import logging as transformers_logging
 
 from model_card.card import write_card
@@ -53,8 +53,9 @@ from modeling_sere.training.reporting.description import describe, origins
 from modeling_sere.training.reporting.duplicates import in_both
 from modeling_sere.training.reporting.evaluation import Evaluation, single_clips, spread
 from modeling_sere.training.reporting.hub import Destination
-from modeling_sere.training.running import run_folder
+from modeling_sere.training.running import identity
 from modeling_sere.training.running.models import build_model, continue_model, load_checkpoint
+from modeling_sere.training.running.run_folder import OutputFolder
 
 logger = logging.getLogger("sere")
 
@@ -98,9 +99,13 @@ def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, C
 
 
 def main():
-    # A. Read the arguments and the corpora: what is wrong in them is said before anything is written
     arguments = parse_arguments(sys.argv[1:])
-    folder = run_folder.OutputFolder(arguments)
+    with OutputFolder(arguments) as folder:
+        run(arguments, folder)
+
+
+def run(arguments: SereArguments, folder: OutputFolder):
+    # A. Read the corpora: what is wrong in arguments or corpora is said before any work is done
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find each other on CPUs
         log_with=trackers(arguments.report_to) or None,
@@ -112,6 +117,10 @@ def main():
         logger.setLevel(logging.INFO)  # ours alone: other libraries tell of every request they make
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if accelerator.is_main_process:
+        folder.claim()
+    folder.follow(*broadcast_object_list([folder.final, folder.published]))
+    accelerator.project_configuration.set_directories(str(folder.result))
     set_seed(arguments.seed)
     checkpoint = None if arguments.model is None else load_checkpoint(arguments)
     source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint)
@@ -131,10 +140,12 @@ def main():
         destination = Destination(arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag)
         destination.prepare(again=folder.published)
     accelerator.wait_for_everyone()
-    if folder.published:  # killed on its last steps
+    if folder.published:
         if accelerator.is_main_process:
+            print(f"{folder.final} is a finished run of these flags; whether its clips have changed was not looked at.")
             deliver(folder, destination)
         return
+    start = identity.of_model(model if checkpoint is None else checkpoint) if accelerator.is_main_process else None
     seconds = {}
 
     @contextmanager
@@ -186,7 +197,7 @@ def main():
 
     # D. Refine, on frames or with the encoder on audio; the features have changed then, so organise again
     if accelerator.is_main_process:
-        folder.open()
+        folder.open(identity.of_data(start, source, target))
     if refining:
         accelerator.wait_for_everyone()
         accelerator.init_trackers("sere", config=recorded(arguments))
@@ -239,7 +250,7 @@ def main():
     deliver(folder, destination)
 
 
-def deliver(folder: run_folder.OutputFolder, destination: Destination | None):
+def deliver(folder: OutputFolder, destination: Destination | None):
     """Show the results of a finished run and push it. Raises RunError: the push broke off; the folder is whole."""
     print(outputs.table(outputs.load_results(folder.final)))
     print(f"Saved in {folder.final}: model, README.md (model card), results.json", flush=True)

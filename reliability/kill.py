@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from modeling_sere.published_sere import published
+from modeling_sere.training.running.marker import MARKER
 from reliability.outcomes import Outcomes
 from testing.hub_server import HubServer
 from testing.runs import command, differences, environment, tiny_encoder
@@ -62,7 +63,7 @@ class Place:
             return "saving"
         if any((self.root / "out.partial" / "checkpoint").glob("[0-9]*")):
             return "training with a checkpoint"
-        if (self.root / "out.partial" / "run_state.json").is_file():
+        if (self.root / "out.partial" / MARKER).is_file():
             return "training"
         if len(list(self.root.glob("cache/*/*.npy"))) == 2:  # of the source and of the target
             return "organising"

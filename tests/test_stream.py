@@ -186,7 +186,7 @@ def test_resampled_samples_are_those_of_the_whole(voice):
 
 
 def test_the_example_of_the_documents(make_model, tmp_path, monkeypatch, capsys):
-    make_model().save_pretrained(tmp_path / "out/quickstart")
+    make_model().save_pretrained(tmp_path / "out/english-polish")
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/live.md").read_text(encoding="utf-8"), re.S)

@@ -492,6 +492,33 @@ def test_encoder_without_weights(refuse, tmp_path, encoder_config):
     assert "hollow" in refuse(encoder=tmp_path / "hollow")
 
 
+def test_resume_with_other_clips(train, tmp_path, data, monkeypatch):
+    """Killed while it refined; then the target is in another order and two rows shorter, or a label is another one."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    target = shutil.copytree(data / "target", tmp_path / "target")
+    rows = read_metadata(target)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train_sere, "refine", killed)
+        train(target=target, refine_steps=2)
+    for others, told in ((rows[:1:-1], r"\(24 then, 22 now\)"), ([rows[1], rows[0], *rows[2:]], r"\(content, labels")):
+        write_metadata(target, others)
+        with pytest.raises(RunError, match=rf"run\.partial was made with other clips of the target {told}"):
+            train("--resume", target=target, refine_steps=2)
+    write_metadata(target, rows)
+    train("--resume", target=target, refine_steps=2)
+
+
+def test_resume_of_a_finished_run(train, capsys):
+    first = train()
+    capsys.readouterr()
+    assert train("--resume") == first  # without a word in results.json
+    printed = capsys.readouterr().out
+    assert "is a finished run of these flags" in printed and "SERE (after the field)" in printed
+
+
 # Refining
 
 

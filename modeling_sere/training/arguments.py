@@ -29,7 +29,8 @@ class SereArguments:
                                  "forms (default: the sample; with --model the labelled clips in it).")  # fmt: skip
     target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language. Labels, if any, choose the emotions "
                           "and clips that take part, and score the result; nothing is learned from them.")  # fmt: skip
-    output_dir: str = _option("out/quickstart", "New folder for the model, its card and results.json.")
+    output_dir: str | None = _option(None, "New folder for the model, its card and results.json (default: a free one "
+                                     "named after the corpora, as out/english-polish).")  # fmt: skip
     encoder: str = _option("none", "Encoder's folder or Hub id (WavLM, wav2vec2, HuBERT, w2v-bert, Whisper), or none.")
     encoder_revision: str | None = _option(None, "Revision of an encoder on the Hub.")
     model: str | None = _option(None, "SERE model to start from, folder or Hub id, in place of an encoder.")
@@ -81,7 +82,7 @@ class SereArguments:
     license: str | None = _option(None, "Licence of the checkpoint (default: as the licences of the data allow).")
 
     cache_dir: str = _option(str(DEFAULT_CACHE), "Feature cache.")
-    resume: bool = _option(False, "Go on with an unfinished run in --output_dir.")
+    resume: bool = _option(False, "Go on with the unfinished run of the same flags.")
     overwrite_output_dir: bool = _option(False, "Replace the run in --output_dir.")
     report_to: str | None = _option(None, "Trackers, comma separated, or none (default: tensorboard if installed).")
 

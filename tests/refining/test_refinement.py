@@ -204,7 +204,7 @@ def test_checkpoint_that_is_not_whole_is_not_resumed_from(run, monkeypatch, tmp_
 def test_checkpoint_before_a_damaged_one_is_resumed_from(run, monkeypatch, tmp_path):
     """As when the run was killed before it could delete the one before."""
     monkeypatch.setattr(refinement, "CHECKPOINT_EVERY", 1)
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(checkpoint, "_remove", lambda folder: None)
     with pytest.raises(KeyboardInterrupt):
         run(steps=5, stop=2)
     monkeypatch.undo()

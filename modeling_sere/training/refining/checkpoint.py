@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-import shutil
+import os
+import re
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -12,7 +13,13 @@ from modeling_sere.training.errors import writing
 
 logger = logging.getLogger(__name__)
 
-DIGESTS = "digests.json"
+DIGESTS, PARTIAL = "digests.json", "partial"
+# what accelerate writes: weights, states of the optimizer and of random generators, and the parts of FSDP
+FILES = re.compile(
+    rf"(\d+|{PARTIAL})/({DIGESTS}|(pytorch_)?model(_\d+)?(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
+    r"|(optimizer|scheduler|sampler|scaler|random_states|dl_state_dict|custom_checkpoint)(_\d+)?\.(bin|pkl|pt)"
+    r"|(pytorch_model_fsdp|optimizer)_\d+/(__\d+_\d+\.distcp|\.metadata))"
+)
 
 
 class Checkpoints:
@@ -27,20 +34,20 @@ class Checkpoints:
 
     def save(self, step: int) -> None:
         """Keep the state before `step`, of all processes. Raises RunError: the disk is full."""
-        partial, main = self.folder / "partial", self.accelerator.is_main_process
+        partial, main = self.folder / PARTIAL, self.accelerator.is_main_process
         with writing(f"The checkpoint of step {step} in {self.folder}", "free some space, then add --resume"):
             if main:
-                shutil.rmtree(partial, ignore_errors=True)
+                _remove(partial)
             self.accelerator.wait_for_everyone()
             self._save_state(partial)
             self.accelerator.wait_for_everyone()
             if main:
                 (partial / DIGESTS).write_text(json.dumps(_digests(partial)))
                 earlier = self._steps()
-                shutil.rmtree(self.folder / str(step), ignore_errors=True)  # a damaged one, taken again
+                _remove(self.folder / str(step))  # a damaged one, taken again
                 partial.rename(self.folder / str(step))
                 for other in set(earlier) - {step}:
-                    shutil.rmtree(self.folder / str(other), ignore_errors=True)
+                    _remove(self.folder / str(other))
 
     def restore(self) -> int:
         """Load the newest state that is whole; the step to go on with, 0 if there is none."""
@@ -62,6 +69,21 @@ class Checkpoints:
             self.accelerator.save_state(str(folder))
         except RuntimeError as error:  # what torch.save raises when the disk is full
             raise OSError(str(error).partition("\n")[0]) from error
+
+
+def is_of_checkpoint(name: str) -> bool:
+    """Whether a file of this name, relative to the folder of all checkpoints, is one of theirs."""
+    return FILES.fullmatch(name) is not None
+
+
+def _remove(folder: Path):
+    """Remove a checkpoint, and nothing else that may lie in its folder."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for path in (Path(root, name) for name in files):
+            if is_of_checkpoint(path.relative_to(folder.parent).as_posix()):
+                path.unlink()
+        if not os.listdir(root):
+            os.rmdir(root)
 
 
 def _digests(folder: Path) -> dict[str, str]:
