@@ -79,8 +79,8 @@ def published(hub: HubServer, folder: Path) -> None:
     torch.save(clip, folder / "clip.pt")
 
 
-def try_version(requirement: str, folder: Path, hub: HubServer) -> tuple[str, str]:
-    """Versions that the empty environment got, and the last line of the tests."""
+def try_version(requirement: str, folder: Path, hub: HubServer) -> tuple[bool, str, str]:
+    """Whether all is well, the versions that the empty environment got, and the last line of the tests."""
     needed = requirements()
     python = fresh_environment(folder / "venv", requirement, *(needed[name] for name in PREDICT))
     environment = hub.environment(folder / "hf")
@@ -88,21 +88,21 @@ def try_version(requirement: str, folder: Path, hub: HubServer) -> tuple[str, st
         [python, "-I", "-c", USER], cwd=folder.parent, env=environment, capture_output=True, text=True, check=False
     )
     if user.returncode:
-        return f"empty environment failed: {user.stderr.strip().splitlines()[-1]}", "-"
+        return False, f"empty environment failed: {user.stderr.strip().splitlines()[-1]}", "-"
     install(python, requirement, "-e", f"{ROOT}[test]")
     tests = subprocess.run(
         [python, "-m", "pytest", *TESTS], cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     failed = [line for line in tests.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return user.stdout.strip(), "\n".join([tests.stdout.strip().splitlines()[-1], *failed])
+    return tests.returncode == 0, user.stdout.strip(), "\n".join([tests.stdout.strip().splitlines()[-1], *failed])
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     constants.HF_HUB_OFFLINE = False  # the Hub is on loopback
     constants.HF_HUB_DISABLE_XET = True
-    wanted = requirements()["transformers"]
+    wanted, failed = requirements()["transformers"], False
     oldest = re.search(r">=([\d.]+)", wanted)[1]
     with tempfile.TemporaryDirectory() as name, HubServer({TOKEN: {"name": "versions", "orgs": ["org"]}}) as hub:
         root = Path(name)
@@ -110,7 +110,10 @@ def main():
         print("transformers, huggingface_hub, torch | tests of loading")
         for requirement in (f"transformers=={oldest}", wanted):
             (root / requirement).mkdir()
-            print(*try_version(requirement, root / requirement, hub), sep=" | ", flush=True)
+            good, *told = try_version(requirement, root / requirement, hub)
+            print(*told, sep=" | ", flush=True)
+            failed |= not good
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

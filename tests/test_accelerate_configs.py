@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,18 @@ def test_document_names_all_of_them():
     assert all(f"configs/accelerate/{path.name}" in text for path in CONFIGS)
 
 
-def test_one_cpu(tmp_path):
+def test_one_cpu_where_the_package_is_installed(tmp_path):
+    """The installed files alone, as a wheel has them: no samples, no folder of the project beside them."""
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'py-modules = ["train_sere"]' in project and 'include = ["modeling_sere*", "model_card*"]' in project
+    shutil.copy(ROOT / "train_sere.py", tmp_path)
+    for package in ("modeling_sere", "model_card"):
+        shutil.copytree(ROOT / package, tmp_path / package)
     write_corpus(tmp_path / "source", seed=1)
     write_corpus(tmp_path / "target", seed=2)
     launcher = tool("accelerate"), "launch", "--config_file", str(ROOT / "configs" / "accelerate" / "cpu.yaml")
     flags = "--source=source", "--target=target", "--shots=2", "--draws=1", "--cache_dir=cache", "--output_dir=run"
-    script(flags, tmp_path, *launcher)
+    script(flags, tmp_path, *launcher, "-m", path="train_sere")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["uar"] > 0.5
 
 

@@ -37,6 +37,13 @@ def test_without_flags_the_sample_is_used():
     assert found.encoder == "none"
 
 
+def test_without_samples_corpora_have_to_be_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(arguments, "SAMPLES", tmp_path)
+    assert "--source is missing" in error_of()
+    assert "--target is missing" in error_of("--source", "mine/")
+    assert parse_arguments(["--source", "mine/", "--target", "new/"]).target == "new/"
+
+
 def test_model_without_a_source_needs_none():
     assert parse_arguments(["--model", "org/m"]).source is None
     assert parse_arguments(["--model", "org/m", "--source", "mine/"]).source == "mine/"

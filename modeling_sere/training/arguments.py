@@ -27,8 +27,9 @@ class SereArguments:
 
     source: str | None = _option(None, "Labelled corpus: folder, table, or dataset on the Hub; docs/corpora.md has the "
                                  "forms (default: the sample; with --model the labelled clips in it).")  # fmt: skip
-    target: str = _option(str(SAMPLES / "polish"), "Corpus in the new language. Labels, if any, choose the emotions "
-                          "and clips that take part, and score the result; nothing is learned from them.")  # fmt: skip
+    target: str | None = _option(None, "Corpus in the new language (default: the sample). Labels, if any, choose the "
+                                 "emotions and clips that take part, and score the result; nothing is learned from "
+                                 "them.")  # fmt: skip
     output_dir: str | None = _option(None, "New folder for the model, its card and results.json (default: a free one "
                                      "named after the corpora, as out/english-polish).")  # fmt: skip
     encoder: str = _option("none", "Encoder's folder or Hub id (WavLM, wav2vec2, HuBERT, w2v-bert, Whisper), or none.")
@@ -93,7 +94,9 @@ class SereArguments:
         if self.seed + self.draws > MAX_SEED:
             raise ValueError(f"--seed must be at most {MAX_SEED - self.draws}, not {self.seed}.")
         if self.source is None and self.model is None:
-            self.source = str(SAMPLES / "english")
+            self.source = _sample("source", "english")
+        if self.target is None:
+            self.target = _sample("target", "polish")
         self._check_start()
         self._check_hub()
         if self.train_encoder != "none" and self.encoder == "none" and self.model is None:
@@ -125,6 +128,14 @@ class SereArguments:
                 raise ValueError(f"--push_to_hub needs a name: set --hub_model_id owner/name, not {self.hub_model_id}.")
         elif self.hub_model_id or self.hub_private or self.hub_revision_tag:
             raise ValueError("--hub_model_id, --hub_private and --hub_revision_tag need --push_to_hub: add it.")
+
+
+def _sample(flag: str, language: str) -> str:
+    """Find a sample corpus. Raises ValueError: the package was installed without the samples."""
+    folder = SAMPLES / language
+    if not folder.is_dir():
+        raise ValueError(f"--{flag} is missing, and the samples come with a clone of the project only: name a corpus.")
+    return str(folder)
 
 
 class _Parser(HfArgumentParser):
