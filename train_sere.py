@@ -10,7 +10,7 @@
 `--config_file configs/accelerate/single.yaml` after `launch` saves accelerate its list of defaults.
 
 A. read the arguments and the corpora  B. encode every clip once  C. draw the shots and organise  D. refine, and
-organise again  E. score on the target  F. save model, card and results.json, and push them to the Hub
+organise again  E. answer for every target clip, and score  F. save model, card, predictions.csv and results.json, push
 """
 
 import logging
@@ -48,11 +48,12 @@ from modeling_sere.training.organising.calibration import calibrate
 from modeling_sere.training.organising.carried_sources import Sources
 from modeling_sere.training.refining.refinement import refine
 from modeling_sere.training.refining.tracking import recorded, trackers
-from modeling_sere.training.reporting import outputs
 from modeling_sere.training.reporting.description import describe, origins
-from modeling_sere.training.reporting.duplicates import in_both
-from modeling_sere.training.reporting.evaluation import Evaluation, single_clips, spread
+from modeling_sere.training.reporting.evaluation import Evaluation, scores_of_run, spread
 from modeling_sere.training.reporting.hub import Destination
+from modeling_sere.training.reporting.outputs import highlight_example, table
+from modeling_sere.training.reporting.predictions import predict
+from modeling_sere.training.reporting.results import Results, load_results, save_results
 from modeling_sere.training.running import identity
 from modeling_sere.training.running.models import build_model, continue_model, load_checkpoint
 from modeling_sere.training.running.run_folder import OutputFolder
@@ -137,7 +138,9 @@ def run(arguments: SereArguments, folder: OutputFolder):
     origin = origins(arguments, model.config, corpus_facts(target_corpus, arguments.target, arguments.target_revision))
     destination = None
     if arguments.push_to_hub and accelerator.is_main_process:
-        destination = Destination(arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag)
+        destination = Destination(
+            arguments.hub_model_id, arguments.hub_private, arguments.hub_revision_tag, arguments.push_predictions
+        )
         destination.prepare(again=folder.published)
     accelerator.wait_for_everyone()
     if folder.published:
@@ -188,12 +191,12 @@ def run(arguments: SereArguments, folder: OutputFolder):
     def organise():
         adaptation = Adaptation(model, source.domain, target.domain.subset(adapting))
         organised = adaptation.organise(shots)
-        temperature = calibrate(adaptation, organised)
-        adaptation.install(organised, temperature)
-        return adaptation, organised, temperature
+        calibrated = calibrate(adaptation, organised)
+        adaptation.install(organised, calibrated.temperature)
+        return adaptation, organised, calibrated
 
     with stage("organise"):
-        adaptation, organised, temperature = organise()
+        adaptation, organised, calibrated = organise()
 
     # D. Refine, on frames or with the encoder on audio; the features have changed then, so organise again
     if accelerator.is_main_process:
@@ -215,45 +218,43 @@ def run(arguments: SereArguments, folder: OutputFolder):
             return
         source, target = pools
         with stage("organise"):
-            adaptation, organised, temperature = organise()
+            adaptation, organised, calibrated = organise()
 
-    # E. Score on the target
-    results = describe(arguments, model.config, source, target, origin)
-    results |= label_report(source_corpus, target_corpus, labels)
-    if source_corpus is not None:
-        results["shot_files"] = source.names(shots)
-        results |= in_both(source, target, shots)
-    evaluation = Evaluation(adaptation, target, scored, arguments.setting)
+    # E. Answer for every clip of the target, and score the answers where it has labels
     with stage("score"):
-        results |= outputs.NOT_SCORED
-        if len(evaluation):
-            results |= evaluation.stages(organised)
-            results |= single_clips(adaptation, organised, target, scored, temperature)
+        predictions = predict(adaptation, organised, calibrated, target, adapting)
+        results: Results = describe(arguments, model.config, source, target, shots, origin)
+        results |= label_report(source_corpus, target_corpus, labels) | predictions.summary()
+        results |= scores_of_run(adaptation, organised, target, scored, arguments.setting, calibrated.temperature)
+        results["spread"] = None
         # refined features belong to one draw of shots, and so do the sources of a model
-        if len(evaluation) and not refining and source_corpus is not None:
+        if results["uar"] is not None and not refining and source_corpus is not None:
+            evaluation = Evaluation(adaptation, target, scored, arguments.setting)
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             others = (adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds[1:])
             uars = [evaluation.scores(draw)["uar"] for draw in chain([organised], others)]
             results["spread"] = spread(seeds, uars)
+            del evaluation
 
-    # F. Save model, card and results, and push them
-    example = outputs.highlight_example(model, target_corpus, target)
-    del adaptation, organised, evaluation  # of a large corpus this is most of the memory
+    # F. Save model, card, predictions and results, and push them
+    example = highlight_example(model, target_corpus, target)
+    del adaptation, organised  # of a large corpus this is most of the memory
     with writing(f"The result in {folder.result}", "free some space, then add --resume"):
         with stage("save"):
             model.save_pretrained(folder.result)
+            predictions.save(folder.result)
             results["seconds"] = seconds
             write_card(results, folder.result, example)
         accelerator.end_training()
-        outputs.save_results(results, folder.result)
+        save_results(results, folder.result)
         folder.publish()
     deliver(folder, destination)
 
 
 def deliver(folder: OutputFolder, destination: Destination | None):
     """Show the results of a finished run and push it. Raises RunError: the push broke off; the folder is whole."""
-    print(outputs.table(outputs.load_results(folder.final)))
-    print(f"Saved in {folder.final}: model, README.md (model card), results.json", flush=True)
+    print(table(load_results(folder.final)))
+    print(f"Saved in {folder.final}: model, README.md (model card), predictions.csv, results.json", flush=True)
     try:
         if destination is not None:
             print("Pushed to", destination.push(folder.final), flush=True)

@@ -23,6 +23,7 @@ from modeling_sere.training.organising.calibration import (
     expected_accuracy,
     held_out_folds,
     temperature,
+    witnesses_agree,
 )
 from modeling_sere.training.reporting.evaluation import Evaluation
 from modeling_sere.training.reporting.metrics import expected_calibration_error
@@ -75,7 +76,8 @@ def run_task(task: tuple) -> list[dict]:
     for draw in arguments.draws:
         shots = experiment.shots(arguments.shots, draw)
         organised = adaptation.organise(shots)
-        single, expected = adaptation.single(organised), expected_accuracy(adaptation, shots)
+        single = adaptation.single(organised)
+        expected = expected_accuracy(adaptation, shots, witnesses_agree(adaptation, shots))
         logits = single(*evaluation.inputs)
         references = torch.from_numpy(evaluation.references)
         agreement = temperature(single(adaptation.unknown.embeddings, adaptation.unknown.cues), expected)

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from modeling_sere.training.arguments import DEFAULT_CACHE
 from modeling_sere.training.errors import RunError
-from modeling_sere.training.reporting.outputs import versions
+from modeling_sere.training.reporting.description import versions
 
 README = Path(__file__).with_name("README.md")
 

@@ -363,8 +363,9 @@ def kept_rows(encoded: Encoded, labels: list[str]) -> list[int]:
 def chosen(features: Features, rows: list[int]) -> Features:
     """These rows."""
     return Features(
-        features.values[rows], [features.indices[row] for row in rows], [features.keys[row] for row in rows], []
-    )
+        features.values[rows], [features.indices[row] for row in rows], [features.keys[row] for row in rows], [],
+        features.strongest[rows],
+    )  # fmt: skip
 
 
 def audio(corpus: Corpus, indices: list[int]) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.corpora.episodes import shared_labels
-from modeling_sere.training.organising.calibration import expected_accuracy, temperature
+from modeling_sere.training.organising.calibration import expected_accuracy, temperature, witnesses_agree
 
 SIZES = (20, 50, 100, 200, 500, 1000)
 CONCENTRATIONS = (float("inf"), 10.0, 3.0, 1.0, 0.5)
@@ -109,7 +109,8 @@ def sureness(experiment: Experiment, chosen: list[int], shots: torch.Tensor) -> 
     """Share of unsure answers for known and for foreign clips, and how well the best score tells them apart (AUROC)."""
     adaptation = experiment.adaptation({}, tuple(chosen))
     logits = adaptation.organise(shots).posteriors[len(shots) :].clamp_min(1e-12).log()
-    chosen_temperature = temperature(logits, expected_accuracy(adaptation, shots))
+    accuracy = expected_accuracy(adaptation, shots, witnesses_agree(adaptation, shots))
+    chosen_temperature = temperature(logits, accuracy)
     best = (logits / chosen_temperature).softmax(1).amax(1).numpy()
     known = experiment.target.references.numpy()[chosen] != UNLABELLED
     if known.all():

@@ -51,7 +51,7 @@ def run_task(task: tuple) -> list[dict]:
 def scored(adaptation: Adaptation, shots: torch.Tensor, target, everyone: list[int]) -> dict[str, dict]:
     """Scores of the field on the target, and of the map that a saved model carries."""
     organised = adaptation.organise(shots)
-    temperature = calibrate(adaptation, organised)
+    temperature = calibrate(adaptation, organised).temperature
     adaptation.install(organised)  # the evaluation of single clips embeds them with the model's statistics
     single = QuickEvaluation(adaptation, target, everyone, "inductive")
     error = single.calibration_error(adaptation.single(organised) * (1 / temperature))

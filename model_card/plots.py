@@ -13,16 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from modeling_sere.audio_sere import SAMPLING_RATE
+from modeling_sere.timeline_sere import FRAME_SAMPLES
+
 WIDTH = 9.0  # inches
 DPI = 200
-FRAME_SAMPLES = 320  # of the highlights
 ENVELOPE_COLUMNS = 1200  # more than the plot has room for, far fewer than a clip has samples
 STYLE = ["default", {"font.size": 12.0, "axes.spines.top": False, "axes.spines.right": False}]
 BLUE, GREY = "#08519c", "#737373"
 
 
 def plot_confusion(path: Path, confusion: np.ndarray, labels: Sequence[str]) -> None:
-    """Row-normalised confusion matrix with the counts.
+    """Draw a row-normalised confusion matrix with the counts.
 
     Args:
         path: PNG file to write.
@@ -52,33 +54,20 @@ def plot_confusion(path: Path, confusion: np.ndarray, labels: Sequence[str]) -> 
         _save(figure, path)
 
 
-def plot_highlights(
-    path: Path,
-    waveform: np.ndarray,
-    highlights: np.ndarray,
-    sampling_rate: int,
-    timeline: np.ndarray | None = None,
-    labels: Sequence[str] = (),
-) -> None:
-    """A clip's waveform, its highlight weights and, if given, its emotion timeline, over one time axis.
+def plot_highlights(path: Path, waveform: np.ndarray, highlights: np.ndarray) -> None:
+    """Draw a clip's waveform and its highlight weights over one time axis.
 
     Args:
         path: PNG file to write.
-        waveform: (N,) samples.
+        waveform: (N,) samples at 16 kHz.
         highlights: (T,) weights, one per 320 samples; drawn as multiples of the uniform weight 1 / T.
-        timeline: (T', C) scores in [0, 1] of equally long parts of the clip.
-        labels: C names of the timeline's columns.
     """
-    seconds = len(waveform) / sampling_rate
-    panels = 2 if timeline is None else 3
-    heights = [1.2, 1.0, 0.28 * max(4, len(labels))][:panels]
+    seconds = len(waveform) / SAMPLING_RATE
     with matplotlib.style.context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.0 + 1.5 * sum(heights)), layout="constrained")
-        axes = figure.subplots(panels, 1, sharex=True, height_ratios=heights)
+        figure = Figure(figsize=(WIDTH, 4.3), layout="constrained")
+        axes = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 1.0])
         _draw_waveform(axes[0], waveform, seconds)
-        _draw_weights(axes[1], highlights, sampling_rate)
-        if timeline is not None:
-            _draw_timeline(axes[2], timeline, labels, seconds)
+        _draw_weights(axes[1], highlights)
         axes[0].set_xlim(0, seconds)
         axes[-1].set_xlabel("time (s)")
         _save(figure, path)
@@ -94,8 +83,8 @@ def _draw_waveform(axes: Axes, waveform: np.ndarray, seconds: float) -> None:
     axes.set_ylabel("amplitude")
 
 
-def _draw_weights(axes: Axes, highlights: np.ndarray, sampling_rate: int) -> None:
-    times = (np.arange(len(highlights)) + 0.5) * FRAME_SAMPLES / sampling_rate
+def _draw_weights(axes: Axes, highlights: np.ndarray) -> None:
+    times = (np.arange(len(highlights)) + 0.5) * FRAME_SAMPLES / SAMPLING_RATE
     relative = highlights * len(highlights)
     axes.fill_between(times, relative, color=BLUE, alpha=0.25, linewidth=0)
     axes.plot(times, relative, color=BLUE, linewidth=1.5)
@@ -104,16 +93,6 @@ def _draw_weights(axes: Axes, highlights: np.ndarray, sampling_rate: int) -> Non
                   ha="right", fontsize=10)  # fmt: skip
     axes.set_ylim(0, 1.1 * max(1.5, float(relative.max())))
     axes.set_ylabel("highlight\nweight × T")
-
-
-def _draw_timeline(axes: Axes, timeline: np.ndarray, labels: Sequence[str], seconds: float) -> None:
-    classes = len(labels)
-    image = axes.imshow(
-        timeline.T, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
-        extent=(0, seconds, classes - 0.5, -0.5),
-    )  # fmt: skip
-    axes.set_yticks(range(classes), labels)
-    axes.figure.colorbar(image, ax=axes, location="right", label="score", pad=0.01)
 
 
 def _cell_borders(axes: Axes, shape: tuple[int, int]) -> None:

@@ -80,6 +80,7 @@ class SereArguments:
     hub_model_id: str | None = _option(None, "Its name there: owner/name.")
     hub_private: bool = _option(False, "In a private repository.")
     hub_revision_tag: str | None = _option(None, "Tag of the commit, for example v1.")
+    push_predictions: bool = _option(False, "With predictions.csv, which names the clips of the target.")
     license: str | None = _option(None, "Licence of the checkpoint (default: as the licences of the data allow).")
 
     cache_dir: str = _option(str(DEFAULT_CACHE), "Feature cache.")
@@ -126,8 +127,10 @@ class SereArguments:
         if self.push_to_hub:
             if re.fullmatch(r"\w[\w.-]*/[\w.-]*\w", self.hub_model_id or "") is None:
                 raise ValueError(f"--push_to_hub needs a name: set --hub_model_id owner/name, not {self.hub_model_id}.")
-        elif self.hub_model_id or self.hub_private or self.hub_revision_tag:
-            raise ValueError("--hub_model_id, --hub_private and --hub_revision_tag need --push_to_hub: add it.")
+        elif self.hub_model_id or self.hub_private or self.hub_revision_tag or self.push_predictions:
+            raise ValueError(
+                "--hub_model_id, --hub_private, --hub_revision_tag and --push_predictions need --push_to_hub: add it."
+            )
 
 
 def _sample(flag: str, language: str) -> str:

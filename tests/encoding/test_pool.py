@@ -22,7 +22,7 @@ def corpus(rows=ROWS) -> Corpus:
 
 def pool(indices=(0, 2, 3, 4, 5), rows=ROWS, speaker_ids=True) -> Pool:
     values = np.arange(len(indices) * 3, dtype=np.float32).reshape(-1, 3)
-    found = Features(values, list(indices), [f"key {index}" for index in indices], [])
+    found = Features(values, list(indices), [f"key {index}" for index in indices], [], np.zeros(len(values)))
     return Pool(corpus(rows), found, LABELS, speaker_ids)
 
 

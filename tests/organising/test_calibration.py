@@ -9,10 +9,12 @@ from modeling_sere.training.encoding.domain import Domain
 from modeling_sere.training.organising import calibration
 from modeling_sere.training.organising.adaptation import Adaptation
 from modeling_sere.training.organising.calibration import (
+    Calibrated,
     accuracy_of_agreement,
     calibrate,
     expected_accuracy,
     temperature,
+    witnesses_agree,
 )
 
 CLASSES, SHOTS = 3, 4
@@ -72,7 +74,7 @@ def test_temperature_makes_scores_as_sure_as_told(accuracy):
 def test_expected_accuracy_lies_between_chance_and_one(make_adaptation):
     for separation in (0.0, 2.0):
         adaptation, shots = make_adaptation(separation)
-        assert 1 / CLASSES <= expected_accuracy(adaptation, shots) <= 1
+        assert 1 / CLASSES <= expected_accuracy(adaptation, shots, witnesses_agree(adaptation, shots)) <= 1
 
 
 def test_held_out_shots_are_right_where_classes_are_apart_and_not_where_they_are_not(model, make_adaptation):
@@ -85,10 +87,25 @@ def test_calibrated_scores_are_as_sure_as_expected(model, make_adaptation, monke
     adaptation, shots = make_adaptation(1.0)
     organised = adaptation.organise(shots)
     monkeypatch.setattr(calibration, "expected_accuracy", lambda *_: 0.55)
-    adaptation.install(organised, calibrate(adaptation, organised))
+    adaptation.install(organised, calibrate(adaptation, organised).temperature)
     with torch.no_grad():
         scores = model.classify(adaptation.unknown.embeddings, adaptation.unknown.cues).softmax(1)
     assert float(scores.amax(1).mean()) == pytest.approx(0.55, abs=2e-3)
+
+
+def test_the_field_s_scores_are_as_sure_as_expected_and_give_the_same_answers(make_adaptation):
+    adaptation, shots = make_adaptation(1.0)
+    organised = adaptation.organise(shots)
+    posteriors = organised.posteriors[len(shots) :]
+    scores = Calibrated(1.0, 0.55, None).field_scores(organised)
+    assert float(scores.amax(1).mean()) == pytest.approx(0.55, abs=2e-3)
+    assert torch.equal(scores.argmax(1), posteriors.argmax(1))
+
+
+def test_agreement_is_of_every_clip_of_both_domains(make_adaptation):
+    adaptation, shots = make_adaptation(10.0)
+    agree = witnesses_agree(adaptation, shots)
+    assert agree.shape == (len(shots) + len(adaptation.target),) and agree.dtype == torch.bool
 
 
 def test_a_temperature_changes_no_answer(model, make_adaptation):
@@ -105,12 +122,14 @@ def test_a_temperature_changes_no_answer(model, make_adaptation):
 def test_without_a_prior_scores_stay_as_they_are(model, make_adaptation):
     model.config.prior_profile = {}
     adaptation, shots = make_adaptation(1.0)
-    assert expected_accuracy(adaptation, shots) is None
-    assert calibrate(adaptation, adaptation.organise(shots)) == 1.0
+    assert witnesses_agree(adaptation, shots) is None
+    organised = adaptation.organise(shots)
+    assert calibrate(adaptation, organised) == Calibrated(1.0)
+    torch.testing.assert_close(Calibrated(1.0).field_scores(organised), organised.posteriors[len(shots) :])
 
 
 def test_one_shot_per_emotion_is_enough(make_adaptation):
     adaptation, shots = make_adaptation(1.0)
     shots[CLASSES:] = UNLABELLED
-    assert 1 / CLASSES <= expected_accuracy(adaptation, shots) <= 1
-    assert 0.2 < calibrate(adaptation, adaptation.organise(shots)) < 4.5
+    assert 1 / CLASSES <= expected_accuracy(adaptation, shots, witnesses_agree(adaptation, shots)) <= 1
+    assert 0.2 < calibrate(adaptation, adaptation.organise(shots)).temperature < 4.5

@@ -33,7 +33,7 @@ def make(model):
             Clip(row, f"clip{row}", None if row in unlabelled else LABELS[truth[row]], f"s{row % 2}")
             for row in range(30)
         ]
-        found = Features(values, list(range(30)), [str(row) for row in range(30)], [])
+        found = Features(values, list(range(30)), [str(row) for row in range(30)], [], np.arange(30) / 50)
         pool = Pool(Corpus("target", clips, None, {}, audio=None), found, LABELS, speaker_ids=True)
         sources = means[SHOTS] + random.normal(size=(len(SHOTS), means.shape[1])).astype(np.float32)
         return Adaptation(model, Domain(torch.from_numpy(sources)), pool.domain), pool

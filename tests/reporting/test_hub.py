@@ -56,13 +56,12 @@ import sys, torch
 sys.path.insert(0, sys.argv.pop(1))
 torch.set_num_threads(1)
 import train_sere
-from modeling_sere.training.reporting import outputs
-example = outputs.highlight_example
+example = train_sere.highlight_example
 def noted(model, *rest):
     with torch.inference_mode():
         torch.save([model(clip[None]).logits for clip in torch.load("given.pt")], "trained.pt")
     return example(model, *rest)
-outputs.highlight_example = noted
+train_sere.highlight_example = noted
 train_sere.main()
 """
 
@@ -252,8 +251,9 @@ def second(world, german) -> dict:
     """A second push to org/sere-de, of changed code and weights: broken off once, then repeated as it was told."""
     folder = shutil.copytree(german, world.root / "changed")
     code = (folder / "modeling_sere.py").read_text()
-    assert code.count("logits = self.classify(embeddings, cues)") == 1
-    changed = code.replace("self.classify(embeddings, cues)", "self.classify(embeddings, cues) * 0 + 7")
+    line = "logits = self.classify(base.embeddings, base.cues)"
+    assert code.count(line) == 1
+    changed = code.replace(line, "logits = 7 + 0 * self.classify(base.embeddings, base.cues)")
     (folder / "modeling_sere.py").write_text(changed)
     weights = load_file(folder / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
@@ -552,6 +552,27 @@ def test_push_killed_at_any_request_is_repeated(here, folder, monkeypatch):
     with pytest.raises(RunError, match="already has the tag v1: choose another.* is pushed and has no tag"):
         destination.push(folder("two"))
     assert b"one" in here.files(repo_id, "v1")["config.json"]
+
+
+def test_predictions_are_pushed_only_if_asked_for_and_go_again(here, folder):
+    place = folder("one")
+    with pytest.raises(RunError, match="has no predictions.csv: leave --push_predictions out"):
+        hub.Destination("org/x", predictions=True).push(place)
+    (place / "secret.txt").write_text("secret")
+    for secret in ("copied", "linked"):
+        (place / "predictions.csv").unlink(missing_ok=True)
+        if secret == "linked":
+            (place / "predictions.csv").symlink_to(place / "secret.txt")
+        else:
+            (place / "predictions.csv").write_text("secret")
+        with pytest.raises(RunError, match="predictions.csv is"):
+            hub.Destination("org/x", predictions=True).push(place)
+    (place / "predictions.csv").unlink()
+    (place / "predictions.csv").write_text("file,emotion,score,score_anger\n")
+    for asked in (True, False):
+        hub.Destination("org/x", predictions=asked).push(place)
+        pushed = set(here.files("org/x"))
+        assert ("predictions.csv" in pushed) == asked and "results.json" not in pushed
 
 
 # Pull

@@ -21,6 +21,7 @@ def fingerprint(model: SereModel, precision: str = "no") -> str:
     folder = Path(modeling_sere.__file__).parent
     for name in ("audio_sere.py", "dynamics_sere.py", "encoder_sere.py", "modeling_sere.py"):
         digest.update((folder / name).read_bytes())
+    digest.update(b"features and strongest moment")  # what a row holds
     digest.update(repr((model.config.encoder_layers, model.config.encoder_normalize, model.dtype, precision)).encode())
     tensors = {"highlight_weight": model.highlight_weight}
     if model.encoder is not None:

@@ -20,7 +20,7 @@ class Domain:
     def of(cls, values: np.ndarray, speakers: list[str] | None) -> "Domain":
         """From an array and a list of speaker names."""
         index = None if speakers is None else torch.from_numpy(np.unique(speakers, return_inverse=True)[1])
-        return cls(torch.from_numpy(np.ascontiguousarray(values)), index)
+        return cls(torch.from_numpy(values), index)  # without a copy, even of a part of longer rows
 
     def __len__(self) -> int:
         return len(self.features)

@@ -13,7 +13,9 @@ from accelerate.utils import gather_object
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
+from modeling_sere.audio_sere import SAMPLING_RATE
 from modeling_sere.modeling_sere import SereModel
+from modeling_sere.timeline_sere import FRAME_SAMPLES
 from modeling_sere.training.corpora.corpus import Corpus, DecodedClip, SkippedClip
 from modeling_sere.training.encoding.cache import FeatureCache, fingerprint
 from modeling_sere.training.errors import RunError
@@ -29,14 +31,15 @@ BATCH_SECONDS = 60  # padded audio per batch
 class Features:
     """Raw features of the usable clips of a corpus.
 
-    values: (n, D) float32. indices: (n,) positions in `corpus.clips`, ascending. keys: (n,) content keys of the audio.
-    skipped: clips without usable audio.
+    values: (n, D) float32. strongest: (n,) moment of the greatest highlight in seconds. indices: (n,) positions in
+    `corpus.clips`, ascending. keys: (n,) content keys of the audio. skipped: clips without usable audio.
     """
 
     values: np.ndarray
     indices: list[int]
     keys: list[str]
     skipped: list[SkippedClip]
+    strongest: np.ndarray
 
 
 def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,14 +101,16 @@ class FeatureExtraction:
         parts = self._gathered(part)
         if parts is None:
             return None
-        found, values, skipped = zip(*parts, strict=True)
+        found, rows, skipped = zip(*parts, strict=True)
         found, skipped = list(chain(*found)), sorted(chain(*skipped))
         if not found:
             raise RunError(f"{corpus.name}: not one clip could be read; the first is {_explain(corpus, skipped[0])}.")
-        values = values[0] if len(values) == 1 else np.concatenate([part for part in values if len(part)])
+        rows = rows[0] if len(rows) == 1 else np.concatenate([part for part in rows if len(part)])
         order = sorted(range(len(found)), key=found.__getitem__)
+        rows = rows if order == list(range(len(order))) else rows[order]
         return Features(
-            values=values if order == list(range(len(order))) else values[order],
+            values=rows[:, :-1],
+            strongest=rows[:, -1].copy(),
             indices=[found[row][0] for row in order],
             keys=[found[row][1] for row in order],
             skipped=[SkippedClip(corpus.clips[index].name, reason) for index, reason in skipped],
@@ -120,7 +125,10 @@ class FeatureExtraction:
         return parts
 
     def _extract(self, corpus, indices, bar) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
-        """Index and key of each usable clip, their features (n, D), and index and reason of the others."""
+        """Index and key of each usable clip, their rows (n, D + 1), and index and reason of the others.
+
+        A row holds the features, and the strongest moment.
+        """
         found, skipped, waiting, encoded = [], [], [], {}
         known = self.cache.places if self.cache else {}
         for clip in corpus.iter_audio(indices, known=known):
@@ -142,18 +150,20 @@ class FeatureExtraction:
         return found, np.stack([encoded[key] for key in keys]) if encoded else self.cache.read(keys), skipped
 
     def _encode(self, clips: list[DecodedClip], kept: dict[str, np.ndarray]):
-        """Features of some clips, into the cache if there is one, else into `kept`."""
-        features = {}
+        """Rows of some clips, into the cache if there is one, else into `kept`."""
+        rows = {}
         for batch in length_batches([len(clip.waveform) for clip in clips]):
             values, mask = collate([clips[i].waveform for i in batch], self.accelerator.device)
             with torch.inference_mode(), self.accelerator.autocast():
-                _, pooled = self.model.pool(self.model.frames(values, mask))
-            features |= zip((clips[i].key for i in batch), pooled.float().cpu().numpy(), strict=True)
+                highlights, pooled = self.model.pool(self.model.frames(values, mask))
+            strongest = (highlights.argmax(1, keepdim=True) + 0.5) * FRAME_SAMPLES / SAMPLING_RATE
+            encoded = torch.cat([pooled.float(), strongest], 1).cpu().numpy()
+            rows |= zip((clips[i].key for i in batch), encoded, strict=True)
         self.encoded += len(clips)
         if self.cache is None:
-            kept.update(features)
+            kept.update(rows)
         else:
-            self.cache.add(features)
+            self.cache.add(rows)
 
 
 def _explain(corpus: Corpus, skipped: tuple[int, str]) -> str:

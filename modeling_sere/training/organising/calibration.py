@@ -6,6 +6,7 @@ on the target tells how right they are there, and held-out shots tell how far th
 """
 
 import copy
+from dataclasses import dataclass
 
 import torch
 
@@ -41,14 +42,14 @@ def temperature(logits: torch.Tensor, accuracy: float) -> float:
 
 
 @torch.no_grad()
-def expected_accuracy(adaptation: Adaptation, shots: torch.Tensor) -> float | None:
-    """Share of target clips that the organised field is likely to get right (equation "expected accuracy").
+def witnesses_agree(adaptation: Adaptation, shots: torch.Tensor) -> torch.Tensor | None:
+    """Tell for each clip whether the prior alone and the shots alone give it the same emotion.
 
     Args:
         shots: (n source,) class index of the labelled clips, -100 elsewhere.
 
     Returns:
-        None where the prior is silent, so that there is one witness only.
+        (n source + n target,) bool, or None where the prior is silent, so that there is one witness only.
     """
     config = adaptation.model.config
     weight, _ = prior_scores(config.prior_profile, config.labels, adaptation.cues)
@@ -58,12 +59,22 @@ def expected_accuracy(adaptation: Adaptation, shots: torch.Tensor) -> float | No
     without_prior.prior_profile = {}
     prior_alone = _answers(adaptation, torch.full_like(shots, UNLABELLED), adaptation.field)
     shots_alone = _answers(adaptation, shots, InstantaneousResonanceField(without_prior))
-    same = (prior_alone == shots_alone).float()
+    return prior_alone == shots_alone
+
+
+@torch.no_grad()
+def expected_accuracy(adaptation: Adaptation, shots: torch.Tensor, agree: torch.Tensor) -> float:
+    """Return the share of target clips that the organised field is likely to get right (equation "expected accuracy").
+
+    Args:
+        shots: (n source,) class index of the labelled clips, -100 elsewhere. agree: what `witnesses_agree` gives.
+    """
+    num_labels = adaptation.model.config.num_labels
     source, target = (
-        accuracy_of_agreement(float(part.mean()), config.num_labels)
-        for part in same.split([len(shots), len(same) - len(shots)])
+        accuracy_of_agreement(float(part.mean()), num_labels)
+        for part in agree.float().split([len(shots), len(agree) - len(shots)])
     )
-    chance = 1 / config.num_labels
+    chance = 1 / num_labels
     trust = (_held_out_accuracy(adaptation, shots) - chance) / max(source - chance, 1e-6)
     return chance + (target - chance) * min(1.0, max(LEAST_TRUST, trust))
 
@@ -93,11 +104,35 @@ def _held_out_accuracy(adaptation: Adaptation, shots: torch.Tensor) -> float:
     return float(right[shots != UNLABELLED].float().mean())
 
 
+@dataclass
+class Calibrated:
+    """How sure the answers of a run may be.
+
+    temperature: divides the logits of single clips; 1 where there is nothing to tell it. accuracy: that the organised
+    field is expected to have on the target, and agree (n source + n target,): what `witnesses_agree` gives; both None
+    with one witness only.
+    """
+
+    temperature: float
+    accuracy: float | None = None
+    agree: torch.Tensor | None = None
+
+    def field_scores(self, organised: Organised) -> torch.Tensor:
+        """Return the field's posteriors (n target, C), as sure in the mean as the field is likely to be right."""
+        posteriors = organised.posteriors[len(organised.shots) :]
+        if self.accuracy is None:
+            return posteriors
+        logits = posteriors.clamp_min(1e-12).log()
+        return (logits / temperature(logits, self.accuracy)).softmax(1)
+
+
 @torch.no_grad()
-def calibrate(adaptation: Adaptation, organised: Organised) -> float:
-    """The temperature that calibrates the scores of single clips; 1 where there is nothing to tell it."""
-    accuracy = expected_accuracy(adaptation, organised.shots)
-    if accuracy is None:
-        return 1.0
+def calibrate(adaptation: Adaptation, organised: Organised) -> Calibrated:
+    """Find out how sure the scores of single clips and of the field may be."""
+    agree = witnesses_agree(adaptation, organised.shots)
+    if agree is None:
+        return Calibrated(1.0)
+    accuracy = expected_accuracy(adaptation, organised.shots, agree)
     single = adaptation.single(organised)
-    return temperature(single(adaptation.unknown.embeddings, adaptation.unknown.cues), accuracy)
+    logits = single(adaptation.unknown.embeddings, adaptation.unknown.cues)
+    return Calibrated(temperature(logits, accuracy), accuracy, agree)

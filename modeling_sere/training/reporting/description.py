@@ -1,24 +1,33 @@
-"""What was run: the part of results.json from which the model card tells of data, protocol and licences."""
+"""The part of results.json that tells what was run: data, protocol, licences, versions."""
 
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+
+import torch
 
 from modeling_sere import SereConfig
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.provenance import model_license
 from modeling_sere.training.encoding.pool import Pool
 from modeling_sere.training.organising.carried_sources import Sources
-from modeling_sere.training.reporting.outputs import versions
+from modeling_sere.training.reporting.duplicates import in_both
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "safetensors", "numpy")
 
 
-def describe(arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, origin: dict) -> dict:
-    """The facts of a run.
+def describe(
+    arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, shots: torch.Tensor,
+    origin: dict,
+) -> dict:  # fmt: skip
+    """Return the facts of a run, as they stand in results.json.
 
     Args:
-        config: of the model. source, target: its clips. origin: what `origins` gives.
+        config: of the model. source, target: its clips. shots: (n source,) class index of the labelled ones, -100
+            elsewhere. origin: what `origins` gives.
     """
-    return origin | _of_source(arguments, source) | {
-        "labels": target.labels, "chance": 1 / len(target.labels), "setting": arguments.setting,
+    return origin | _of_source(arguments, source, target, shots) | {
+        "labels": list(target.labels), "chance": 1 / len(target.labels), "setting": arguments.setting,
         "speaker_ids": target.speaker_ids, "num_source_clips": len(source), "num_target_clips": len(target),
         "skipped_clips": [asdict(clip) for clip in source.skipped + target.skipped],
         "license": arguments.license,
@@ -27,8 +36,13 @@ def describe(arguments: SereArguments, config: SereConfig, source: Pool | Source
     }  # fmt: skip
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that decide a result."""
+    return {package: version(package) for package in PACKAGES}
+
+
 def origins(arguments: SereArguments, config: SereConfig, target: dict[str, str]) -> dict:
-    """Names, languages and licences of what the model is made from, read before any work is done.
+    """Return names, languages and licences of what the model is made from; called before any work is done.
 
     Args:
         config: of the model, with the facts of its source corpus. target: what `corpus_facts` gives for the target.
@@ -55,12 +69,16 @@ def origins(arguments: SereArguments, config: SereConfig, target: dict[str, str]
     }  # fmt: skip
 
 
-def _of_source(arguments: SereArguments, source: Pool | Sources) -> dict:
-    """Where the labelled clips come from: drawn from a corpus, or all that travelled in the model."""
+def _of_source(arguments: SereArguments, source: Pool | Sources, target: Pool, shots: torch.Tensor) -> dict:
+    """Tell where the labelled clips come from: drawn from a corpus, or all that travelled in the model."""
     if isinstance(source, Sources):
-        return {"source_free": True, "shots": source.shots, "seed": None, "num_unlabelled_source": 0}
+        return {
+            "source_free": True, "shots": source.shots, "seed": None, "num_unlabelled_source": 0,
+            "source_speaker_ids": None, "shot_files": None, "same_audio_in_both": None, "shots_in_target": None,
+        }  # fmt: skip
     labelled = arguments.shots * len(source.labels)
     return {
         "source_free": False, "shots": arguments.shots, "seed": arguments.seed,
         "num_unlabelled_source": len(source) - labelled, "source_speaker_ids": source.speaker_ids,
-    }  # fmt: skip
+        "shot_files": source.names(shots),
+    } | in_both(source, target, shots)  # fmt: skip

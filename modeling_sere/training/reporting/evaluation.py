@@ -8,6 +8,7 @@ from modeling_sere.resonance_sere import CHUNK, UNLABELLED, LinearMap
 from modeling_sere.training.encoding.pool import Pool
 from modeling_sere.training.organising.adaptation import Adaptation, Organised
 from modeling_sere.training.reporting.metrics import expected_calibration_error, score
+from modeling_sere.training.reporting.results import SCORES, Spread
 
 
 class Evaluation:
@@ -34,50 +35,58 @@ class Evaluation:
         return len(self.rows)
 
     def of_answers(self, answers: torch.Tensor) -> dict:
-        """UAR, WAR, macro-F1, recalls and confusion of one class per clip."""
+        """Return UAR, WAR, macro-F1, recalls and confusion of one class per clip."""
         return score(answers.numpy(), self.references, self.labels)
 
     def of_map(self, linear: LinearMap) -> dict:
-        """The same of a map."""
+        """Score a linear map."""
         return self.of_answers(linear(*self.inputs)[self.told].argmax(1))
 
     def calibration_error(self, linear: LinearMap) -> float:
-        """Expected calibration error of a map's softmax."""
+        """Return the expected calibration error of a map's softmax."""
         return expected_calibration_error(linear(*self.inputs)[self.told].softmax(1).numpy(), self.references)
 
     def scores(self, organised: Organised) -> dict:
-        """The same of SERE: the field's posteriors, or what the saved model says of a clip it has not seen."""
+        """Score SERE: the field's posteriors, or what the saved model says of a clip it has not seen."""
         if self.setting == "inductive":
             return self.of_map(self.adaptation.single(organised))
         target = organised.posteriors[len(organised.shots) :]
         return self.of_answers(target.argmax(1)[self.told])
 
     def stages(self, organised: Organised) -> dict:
-        """Scores of SERE, and the UAR of what it starts from."""
+        """Return the scores of SERE, and the UAR of what it starts from."""
         return self.scores(organised) | {
             "uar_before": self.of_map(organised.response)["uar"],
             "uar_prototype": self.of_map(organised.prototype)["uar"],
         }
 
 
-def single_clips(
-    adaptation: Adaptation, organised: Organised, target: Pool, rows: list[int], temperature: float
+def scores_of_run(
+    adaptation: Adaptation, organised: Organised, target: Pool, rows: list[int], setting: str, temperature: float
 ) -> dict:
-    """What the saved model says of target clips one by one: UAR, and how far its scores are off as probabilities."""
-    evaluation, read_out = Evaluation(adaptation, target, rows, "inductive"), adaptation.single(organised)
-    return {
-        "uar_single_clip": evaluation.of_map(read_out)["uar"],
+    """Return the scores of results.json; each is None where no row has a label.
+
+    Args:
+        rows, setting: as in `Evaluation`. temperature: of the saved model, whose map is scored on clips one by one too.
+    """
+    evaluation = Evaluation(adaptation, target, rows, setting)
+    if not len(evaluation):
+        calibration = {"temperature": temperature, "ece_before": None, "ece_after": None}
+        return dict.fromkeys(SCORES) | {"calibration": calibration}
+    single, read_out = Evaluation(adaptation, target, rows, "inductive"), adaptation.single(organised)
+    return evaluation.stages(organised) | {
+        "uar_single_clip": single.of_map(read_out)["uar"],
         "calibration": {
             "temperature": temperature,
-            "ece_before": evaluation.calibration_error(read_out),
-            "ece_after": evaluation.calibration_error(read_out * (1 / temperature)),
+            "ece_before": single.calibration_error(read_out),
+            "ece_after": single.calibration_error(read_out * (1 / temperature)),
         },
     }
 
 
 @torch.no_grad()
 def embed_singly(adaptation: Adaptation, features: torch.Tensor, rows: torch.Tensor):
-    """Embeddings (m, D) and cues (m, 5) of these rows of raw features (n, D), as the saved model makes them."""
+    """Return embeddings (m, D) and cues (m, 5) of these rows of raw features (n, D), as the saved model makes them."""
     embeddings, cues = features.new_empty(len(rows), features.shape[1]), features.new_empty(len(rows), NUM_CUES)
     for start in range(0, len(rows), CHUNK):
         block = slice(start, start + CHUNK)
@@ -85,6 +94,6 @@ def embed_singly(adaptation: Adaptation, features: torch.Tensor, rows: torch.Ten
     return embeddings, cues
 
 
-def spread(seeds: list[int], uars: list[float]) -> dict:
-    """Mean and standard deviation over shot draws."""
+def spread(seeds: list[int], uars: list[float]) -> Spread:
+    """Return mean and standard deviation of the UAR over draws of the shots."""
     return {"seeds": seeds, "uar": uars, "uar_mean": float(np.mean(uars)), "uar_std": float(np.std(uars))}

@@ -2,7 +2,7 @@
 
 A run that could not be pushed at its end is whole on the disk; this pushes it later:
 
-    python -m modeling_sere.training.reporting.hub out/mine org/sere-mine [--private] [--tag v1]
+    python -m modeling_sere.training.reporting.hub out/mine org/sere-mine [--private] [--tag v1] [--predictions]
 """
 
 import argparse
@@ -21,11 +21,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from modeling_sere.card_sere import named
-from modeling_sere.published_sere import CARD, WEIGHTS, published
+from modeling_sere.published_sere import CARD, WEIGHTS, published, status_of
 from modeling_sere.training.errors import RunError
+from modeling_sere.training.reporting.results import PREDICTIONS
 
 # what an earlier push may have left there, and goes unless this one replaces it
-STALE = re.compile(r"[^/]+\.(py|json|safetensors|bin)|plots/[^/]+\.png")
+STALE = re.compile(r"[^/]+\.(py|json|safetensors|bin)|plots/[^/]+\.png|predictions\.csv")
 MESSAGE = "SERE model, code and card"
 ATTEMPTS = 5  # at a commit, if others push to the repository at the same time
 
@@ -36,11 +37,13 @@ class Destination:
 
     Attributes:
         repo_id: owner/name. private: whether it must not be seen by others. tag: name for the commit, or None.
+        predictions: whether predictions.csv, which names clips, goes there too.
     """
 
     repo_id: str
     private: bool = False
     tag: str | None = None
+    predictions: bool = False
 
     def prepare(self, again: bool = False) -> None:
         """Create the repository if it is not there, and find out now what would stop a push at the end.
@@ -65,7 +68,8 @@ class Destination:
     def push(self, folder: Path) -> str:
         """One commit with the published files of a run's output folder, then the tag. Returns the address.
 
-        No other file goes, results.json neither, as it names clips; and no link is followed (see `published`).
+        No other file goes, results.json neither, as it names clips, predictions.csv only if asked for; and no link is
+        followed (see `published`).
 
         An upload that breaks off leaves the previous commit as it was.
 
@@ -73,6 +77,7 @@ class Destination:
             RunError: what went wrong, that the folder is whole, and how to push it later.
         """
         options = ["--private"] * self.private + (["--tag", self.tag] if self.tag else [])
+        options += ["--predictions"] * self.predictions
         module = "modeling_sere.training.reporting.hub"
         later = shlex.join(["python", "-m", module, str(folder), self.repo_id, *options])
         api = HfApi()
@@ -90,6 +95,8 @@ class Destination:
         """
         try:
             files = published(folder)
+            if self.predictions:
+                files[PREDICTIONS] = _predictions(folder)
         except ValueError as error:
             raise RunError(str(error)) from error
         if lacking := [name for name in (CARD, WEIGHTS, "config.json") if name not in files]:
@@ -168,6 +175,17 @@ class Destination:
         return f"the Hub answers {error.response.status_code} ({str(error.server_message or error).splitlines()[0]})"
 
 
+def _predictions(folder: Path) -> Path:
+    """The path of predictions.csv. Raises ValueError: it is not there, a link, or not what a run writes."""
+    path = folder / PREDICTIONS
+    if status_of(folder, PREDICTIONS) is None:
+        raise ValueError(f"{folder} has no {PREDICTIONS}: leave --push_predictions out")
+    with open(path, "rb") as file:
+        if not file.readline(4096).startswith(b"file,emotion,score,"):
+            raise ValueError(f"{path} is not what a run writes: leave --push_predictions out")
+    return path
+
+
 def _tags(api: HfApi, repo_id: str) -> dict[str, str]:
     """Name -> commit."""
     return {tag.name: tag.target_commit for tag in api.list_repo_refs(repo_id).tags}
@@ -186,11 +204,12 @@ def main():
     parser.add_argument("repo_id", help="owner/name")
     parser.add_argument("--private", action="store_true", help="make the repository a private one")
     parser.add_argument("--tag", help="name for the commit, for example v1")
+    parser.add_argument("--predictions", action="store_true", help="push predictions.csv too, which names clips")
     arguments = parser.parse_args()
     try:
         if not all((arguments.folder / name).is_file() for name in ("results.json", "README.md", "model.safetensors")):
             raise RunError(f"{arguments.folder} holds no finished run: give the --output_dir of one")
-        destination = Destination(arguments.repo_id, arguments.private, arguments.tag)
+        destination = Destination(arguments.repo_id, arguments.private, arguments.tag, arguments.predictions)
         destination.content(arguments.folder)
         destination.prepare()
         print("Pushed to", destination.push(arguments.folder))

@@ -1,29 +1,28 @@
-"""What a run leaves behind: the output folder, results.json, the table on the screen."""
+"""What a run shows: the closing lines on the screen, and one clip for the picture of the card."""
 
-import json
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterable
+from typing import TypedDict
 
 import numpy as np
 import torch
 
-from modeling_sere.audio_sere import SAMPLING_RATE
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.training.corpora.corpus import Corpus
+from modeling_sere.training.corpora.names import number, shown
 from modeling_sere.training.encoding.pool import Pool
-
-SCORES = ("uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro_f1", "per_class_recall", "confusion")
-NOT_SCORED = dict.fromkeys(SCORES)
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "safetensors", "numpy")
+from modeling_sere.training.reporting.results import Answer, Results
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
-    return {package: version(package) for package in PACKAGES}
+class HighlightExample(TypedDict):
+    """A clip without its name: waveform (N,) at 16 kHz, highlights (T,), and the emotion predicted for it."""
+
+    waveform: np.ndarray
+    highlights: np.ndarray
+    label: str
 
 
-def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> dict | None:
-    """The clip in the middle of the corpus, for the card's picture: waveform, highlights, prediction, and no name.
+def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: Pool) -> HighlightExample | None:
+    """Return the clip in the middle of the corpus.
 
     None if it cannot be read any more: the card does without, and the run does not end here.
     """
@@ -35,63 +34,68 @@ def highlight_example(model: SereForAudioClassification, corpus: Corpus, pool: P
         output = model(torch.from_numpy(waveform)[None])
     return {
         "waveform": waveform,
-        "sampling_rate": SAMPLING_RATE,
         "highlights": output.highlights[0].numpy(),
         "label": model.config.id2label[int(output.logits.argmax())],
     }
 
 
-def save_results(results: dict, folder: Path):
-    """results.json; NumPy numbers become plain ones."""
-    text = json.dumps(results, indent=2, ensure_ascii=False, default=lambda value: np.asarray(value).tolist())
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-
-
-def load_results(folder: Path) -> dict:
-    """What `save_results` wrote."""
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
-
-
-def table(results: dict) -> str:
-    """The closing table."""
-    rows = [("chance", results["chance"])]
-    if results["uar"] is not None:
-        rows = [
-            ("nearest class mean of the shots", results["uar_prototype"]),
-            ("ridge on the shots (before the field)", results["uar_before"]),
-            ("SERE (after the field)", results["uar"]),
-            ("the saved model, one clip at a time", results["uar_single_clip"]),
-            *rows,
-        ]
-    source, drawn = results["source"] or "unknown source", f"seed {results['seed']}"
-    lines = [
-        f"{source} -> {results['target']}, {results['shots']} shots per emotion, "
-        f"{'source-free' if results['source_free'] else drawn}, {results['setting']}, "
+def table(results: Results) -> str:
+    """Return the closing lines: scores where there are labels, what was predicted, and what a reader has to know."""
+    source = results["source"] or "unknown source"
+    drawn = "source-free" if results["source_free"] else f"seed {results['seed']}"
+    head = (
+        f"{source} -> {results['target']}, {results['shots']} shots per emotion, {drawn}, {results['setting']}, "
         f"speaker ids: {'yes' if results['speaker_ids'] else 'no'}"
-    ]
-    lines += [f"  {name:<40} {100 * value:5.1f} % UAR" for name, value in rows if value is not None]
-    spread = results.get("spread")
-    if spread:
+    )
+    return "\n".join([head, *_scores(results), *_predictions(results), *_caveats(results)])
+
+
+def _scores(results: Results) -> list[str]:
+    if results["uar"] is None:
+        return []
+    rows = {
+        "nearest class mean of the shots": results["uar_prototype"],
+        "ridge on the shots (before the field)": results["uar_before"],
+        "SERE (after the field)": results["uar"],
+        "the saved model, one clip at a time": results["uar_single_clip"],
+        "chance": results["chance"],
+    }
+    lines = [f"  {name:<40} {100 * value:5.1f} % UAR" for name, value in rows.items()]
+    if spread := results["spread"]:
         values = ", ".join(f"{100 * value:.1f}" for value in spread["uar"])
         lines.append(
             f"  SERE over {len(spread['seeds'])} draws of the shots: "
             f"{100 * spread['uar_mean']:.1f} +- {100 * spread['uar_std']:.1f} ({values})"
         )
+    return lines
+
+
+def _predictions(results: Results) -> list[str]:
+    lines = []
     if results["uar"] is None:
         lines.append("  The target has no labels: the model is adapted, and nothing can be scored.")
-    return "\n".join([*lines, *_caveats(results)])
+    shares = sorted(results["shares"].items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{emotion} {100 * share:.0f} %" for emotion, share in shares)
+    lines.append(f"  Emotions given to {number(results['num_target_clips'], 'clip')}: {shares}")
+    lines.append(f"  surest:     {_answers(results['surest'])}")
+    lines.append(f"  least sure: {_answers(results['least_sure'])}")
+    return lines
 
 
-def _caveats(results: dict) -> list[str]:
+def _answers(answers: Iterable[Answer]) -> str:
+    return ", ".join(f"{shown(answer['file'])} {answer['emotion']} {answer['score']:.2f}" for answer in answers)
+
+
+def _caveats(results: Results) -> list[str]:
     """What a reader of the scores has to know; the clips are named in results.json."""
     lines = []
     if skipped := len(results["skipped_clips"]):
-        lines.append(f"  Left out as unusable: {_clips(skipped)}, named in results.json.")
-    if shared := results.get("same_audio_in_both"):
+        lines.append(f"  Left out as unusable: {number(skipped, 'clip')}, named in results.json.")
+    if shared := results["same_audio_in_both"]:
         shots = len(results["shots_in_target"])
         lines.append(
-            f"  NOT ANOTHER LANGUAGE: the audio of {_clips(len(shared))} of the target is in the source too, that of "
-            f"{shots} as a shot with its label; results.json names them. Remove them to get an honest score."
+            f"  NOT ANOTHER LANGUAGE: the audio of {number(len(shared), 'clip')} of the target is in the source too, "
+            f"that of {shots} as a shot with its label; results.json names them. Remove them to get an honest score."
         )
     if results["source_free"] and results["source"] == results["target"]:
         lines.append(
@@ -99,7 +103,3 @@ def _caveats(results: dict) -> list[str]:
             "their labels; without their audio it cannot be told whether they are among the target's."
         )
     return lines
-
-
-def _clips(count: int) -> str:
-    return f"{count} clip{'' if count == 1 else 's'}"

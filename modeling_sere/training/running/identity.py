@@ -18,7 +18,7 @@ from modeling_sere.training.organising.carried_sources import Sources
 # what a resumed run may change without becoming another run
 FREE = (
     "resume", "overwrite_output_dir", "report_to", "output_dir", "cache_dir",
-    "push_to_hub", "hub_model_id", "hub_private", "hub_revision_tag",
+    "push_to_hub", "hub_model_id", "hub_private", "hub_revision_tag", "push_predictions",
 )  # fmt: skip
 
 
