@@ -14,6 +14,10 @@ from torch.nn import functional as F
 from transformers import AutoModel
 from transformers.audio_utils import mel_filter_bank, window_function
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import (
+    Wav2Vec2BertRelPositionalEmbedding,
+    Wav2Vec2BertRotaryPositionalEmbedding,
+)
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.output_capturing import capture_outputs
@@ -42,22 +46,70 @@ class SereEncoderOutput(NamedTuple):
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Normalisation over the real frames only; `lengths` (B,) is set before each forward. What pads stays unnormalised.
+    """Normalisation over the real frames only, zeros at padding.
 
-    Where no gradient is asked for it works in place: its input is the largest tensor of all, and nobody else's.
     WavLM's and wav2vec2's base models normalise over time: with padding in the sum, a clip's result would depend on
     the batch it sits in.
     """
 
-    lengths = None
+    def forward(self, input: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """input (B, C, T), lengths (B,) of real frames -> (B, C, T); half precision could not hold the sums."""
+        grouped = input.float().unflatten(1, (self.num_groups, -1))  # (B, G, C / G, T)
+        real = frame_mask(lengths, input.shape[2])[:, None, None].float()
+        count = (lengths * grouped.shape[2])[:, None, None, None]
+        mean = (grouped @ real.mT).sum(2, keepdim=True) / count
+        centred = (grouped - mean) * real
+        variance = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True).square() / count
+        scaled = (centred * torch.rsqrt(variance + self.eps)).flatten(1, 2)
+        weight, bias = self.weight.float()[:, None], self.bias.float()[:, None]
+        return torch.addcmul(bias * real[:, 0], scaled, weight).to(input.dtype)
 
-    def forward(self, input):  # (B, C, T)
-        output = torch.zeros_like(input) if input.requires_grad else input
-        weight, bias = self.weight.float(), self.bias.float()  # half precision cannot hold the sum over a long clip
-        for clip, length in enumerate(self.lengths.tolist()):
-            real = input[clip : clip + 1, :, :length].float()
-            output[clip, :, :length] = F.group_norm(real, self.num_groups, weight, bias, self.eps)[0]
-        return output
+
+class MaskedConvolutions(nn.Module):
+    """The convolutions of WavLM's, wav2vec2's and HuBERT's base models, with their norm over real frames only.
+
+    Args:
+        layers: those of the encoder.
+    """
+
+    def __init__(self, layers: nn.ModuleList):
+        super().__init__()
+        self.conv_layers = layers
+
+    def forward(self, packed: torch.Tensor) -> torch.Tensor:
+        """Convolve (B, 2, N), waveforms and 1 at their real samples, to (B, C, T).
+
+        What is real comes with the samples, and is never kept on a module, where calls at the same time would mix.
+        """
+        hidden, lengths = packed[:, :1], (packed[:, 1] > 0).sum(1)
+        if self.training and next(self.parameters()).requires_grad:
+            hidden.requires_grad_()  # reentrant gradient checkpointing asks for it
+        for layer in self.conv_layers:
+            norm = getattr(layer, "layer_norm", None)
+            lengths = (lengths - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
+            if isinstance(norm, MaskedGroupNorm):
+                hidden = layer.activation(norm(layer.conv(hidden), lengths))
+            else:
+                hidden = layer(hidden)
+        return hidden
+
+
+class RotaryPositions(Wav2Vec2BertRotaryPositionalEmbedding):
+    """Rotary positions of wav2vec2-bert, computed in every call: transformers keeps those of the last clip."""
+
+    def forward(self, hidden_states):
+        times = torch.arange(hidden_states.shape[1], device=hidden_states.device, dtype=torch.float32)
+        angles = (times[:, None] * self.inv_freq.float()).repeat(1, 2)[:, None, None]
+        return torch.stack([angles.cos(), angles.sin()]).type_as(hidden_states)
+
+
+class RelativePositions(Wav2Vec2BertRelPositionalEmbedding):
+    """Relative positions of wav2vec2-bert; transformers keeps them in the precision of the last clip."""
+
+    def forward(self, hidden_states):
+        table, size = self.extend_pe(hidden_states, self.pe), hidden_states.shape[1]
+        middle = table.shape[1] // 2
+        return table[:, middle - size + 1 : middle + size]
 
 
 class CalledAttention(WavLMAttention):
@@ -86,6 +138,14 @@ class CalledAttention(WavLMAttention):
         return self.rel_attn_embed(self._relative_positions_bucket(places)).permute(2, 0, 1)
 
 
+# in the place of modules that pass layers by, or keep what belongs to one call; they have the same tensors
+REPLACEMENTS = {
+    WavLMAttention: CalledAttention,
+    Wav2Vec2BertRotaryPositionalEmbedding: RotaryPositions,
+    Wav2Vec2BertRelPositionalEmbedding: RelativePositions,
+}
+
+
 class ShortWhisperEncoder(WhisperEncoder):
     """Whisper's encoder for clips of any length up to its 30 s, without padding to them and without the last norm.
 
@@ -99,7 +159,7 @@ class ShortWhisperEncoder(WhisperEncoder):
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
         hidden = hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
         bias = None
-        if not bool(attention_mask.all()):
+        if torch.compiler.is_compiling() or not bool(attention_mask.all()):  # a graph must not look at values
             bias = torch.zeros(attention_mask.shape, dtype=hidden.dtype, device=hidden.device)
             bias = bias.masked_fill(attention_mask.eq(0), torch.finfo(hidden.dtype).min)[:, None, None, :]
             bias = bias.expand(-1, 1, hidden.shape[1], -1)
@@ -177,11 +237,12 @@ class SereEncoder(nn.Module):
             self.model = ShortWhisperEncoder(inner)
         else:
             inner.add_adapter = False
+            if self.model_type == "wav2vec2-bert":  # its table of positions is computed, and no longer one is used
+                inner.max_source_positions = WINDOW_FRAMES
             self.model = AutoModel.from_config(inner)
             self._mask_group_norm()
             for module in self.model.modules():
-                if type(module) is WavLMAttention:
-                    module.__class__ = CalledAttention  # it has the same tensors
+                module.__class__ = REPLACEMENTS.get(type(module), type(module))
         self.freeze_unused()
 
     @property
@@ -210,12 +271,13 @@ class SereEncoder(nn.Module):
                 parameter.requires_grad_(False)
 
     def _mask_group_norm(self):
-        for layer in getattr(getattr(self.model, "feature_extractor", None), "conv_layers", []):
+        layers = getattr(getattr(self.model, "feature_extractor", None), "conv_layers", [])
+        for layer in layers:
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, nn.GroupNorm):
-                masked = MaskedGroupNorm(norm.num_groups, norm.num_channels, norm.eps)
-                masked.weight, masked.bias = norm.weight, norm.bias
-                layer.layer_norm = masked
+                layer.layer_norm = MaskedGroupNorm(norm.num_groups, norm.num_channels, norm.eps)
+                layer.layer_norm.weight, layer.layer_norm.bias = norm.weight, norm.bias
+                self.model.feature_extractor = MaskedConvolutions(layers)
 
     def load_encoder(self, name_or_path: str, **kwargs):
         """Warm-start from a plain encoder repository (`AutoModel.from_pretrained`); unused upper layers are dropped.
@@ -252,8 +314,10 @@ class SereEncoder(nn.Module):
         Raises:
             ValueError: attention weights of a longer clip are asked for.
         """
-        size = int(lengths.max())
-        waveform = F.pad(waveform[:, : size * HOP], (0, max(0, size * HOP - waveform.shape[1])))
+        if waveform.shape[1] < HOP:
+            waveform = F.pad(waveform, (0, HOP - waveform.shape[1]))
+        size = waveform.shape[1] // HOP
+        waveform = waveform[:, : size * HOP]
         waveform = waveform * frame_mask(lengths * HOP, waveform.shape[1])
         if self.normalize and self.model_type not in ("whisper", "wav2vec2-bert"):
             waveform = self._normalize(waveform, lengths)
@@ -276,11 +340,10 @@ class SereEncoder(nn.Module):
         parts = []
         for start in range(0, size, WINDOW_FRAMES):
             width = min(WINDOW_FRAMES, size - start)
-            rows = (lengths > start).nonzero().squeeze(1)
-            block = waveform[rows, start * HOP : (start + width) * HOP]
-            output = self._encode(block, (lengths[rows] - start).clamp_max(width))
+            left = lengths - start  # below 1 for clips that have ended: one frame stands for them, and is dropped
+            output = self._encode(waveform[:, start * HOP : (start + width) * HOP], left.clamp(1, width))
             states = output.hidden_states if output_hidden_states else output.states
-            parts.append([s.new_zeros(len(lengths), width, s.shape[2]).index_copy(0, rows, s) for s in states])
+            parts.append([state * (left > 0)[:, None, None] for state in states])
         joined = tuple(torch.cat(layer, 1) for layer in zip(*parts, strict=True))
         return self._chosen(joined, frame_mask(lengths, size)) if output_hidden_states else SereEncoderOutput(joined)
 
@@ -303,10 +366,8 @@ class SereEncoder(nn.Module):
     def _wav2vec2(self, waveform, lengths, mask):
         waveform = F.pad(waveform, (0, 80))  # the first convolutions span 400 samples: gives T frames for T * 320
         samples = frame_mask(lengths * HOP + 80, waveform.shape[1]).long()
-        for layer in self.model.feature_extractor.conv_layers:
-            if isinstance(getattr(layer, "layer_norm", None), MaskedGroupNorm):
-                kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
-                layer.layer_norm.lengths = (lengths * HOP + 80 - kernel) // stride + 1
+        if isinstance(self.model.feature_extractor, MaskedConvolutions):
+            waveform = torch.stack([waveform, samples.to(waveform.dtype)], dim=1)
         return waveform, samples
 
     def _wav2vec2_bert(self, waveform, lengths, mask):
