@@ -118,7 +118,7 @@ def measure(corpus: Corpus, features: Features, cache_dir) -> np.ndarray:
             found = {}
     bar.close()
     cache.add(found)
-    return cache.read(features.keys)
+    return cache.read(features.keys)[0]
 
 
 def with_constants(adaptation: Adaptation, constants: dict) -> Adaptation:
@@ -331,7 +331,7 @@ class Experiment:
                 with torch.inference_mode():
                     logits[batch] = classifier(*collate([waveforms[row] for row in batch], "cpu")).numpy()
             cache.add(dict(zip(keys, logits, strict=True)))
-        return torch.from_numpy(cache.read(keys))
+        return torch.from_numpy(cache.read(keys)[0])
 
     def enrolled(self, count: int, adaptation: Adaptation, shots, scored, draw) -> dict:
         """Each clip normalised by statistics from `count` earlier clips of its speaker, those clips left out."""

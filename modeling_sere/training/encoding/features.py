@@ -1,7 +1,7 @@
 """Features of whole corpora: every clip decoded and encoded once, kept in a memory-mapped cache."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -63,13 +63,25 @@ def length_batches(lengths: list[int], batch_seconds: float = BATCH_SECONDS) -> 
     batch: list[int] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) + 1) * longest > batch_seconds * 16000:
+        if batch and (len(batch) + 1) * longest > batch_seconds * SAMPLING_RATE:
             yield batch
             batch = []
         longest = lengths[position] if not batch else longest
         batch.append(position)
     if batch:
         yield batch
+
+
+def portions(clips: Iterable[DecodedClip]) -> Iterator[list[DecodedClip]]:
+    """Give clips in lists of at most SHARD_CLIPS, or fewer that last SHARD_SECONDS."""
+    portion: list[DecodedClip] = []
+    for clip in clips:
+        portion.append(clip)
+        if len(portion) == SHARD_CLIPS or sum(len(c.waveform) for c in portion) > SHARD_SECONDS * SAMPLING_RATE:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 class FeatureExtraction:
@@ -82,11 +94,10 @@ class FeatureExtraction:
 
     def __init__(self, model: SereModel, accelerator: Accelerator, cache_dir: Path | None, everywhere: bool = True):
         self.model, self.accelerator, self.everywhere = model, accelerator, everywhere
-        self.cache = (
-            None
-            if cache_dir is None
-            else FeatureCache(Path(cache_dir) / fingerprint(model, accelerator.mixed_precision))
-        )
+        self.cache = None
+        if cache_dir is not None:
+            folder = Path(cache_dir) / fingerprint(model, accelerator.mixed_precision)
+            self.cache = FeatureCache(folder, sum(model.embedding.block_sizes) + 1)  # and the strongest moment
         self.encoded = 0  # clips that were not in the cache
 
     def __call__(self, corpus: Corpus, indices: list[int] | None = None) -> Features | None:
@@ -129,9 +140,28 @@ class FeatureExtraction:
 
         A row holds the features, and the strongest moment.
         """
-        found, skipped, waiting, encoded = [], [], [], {}
-        known = self.cache.places if self.cache else {}
-        for clip in corpus.iter_audio(indices, known=known):
+        found, skipped, encoded, broken = [], [], {}, set()
+        for clips in portions(self._decoded(corpus, indices, bar, found, skipped)):
+            rows = self._encode(clips)
+            broken |= {key for key, row in rows.items() if not np.isfinite(row).all()}
+            if self.cache is None:
+                encoded |= rows
+        for index in (index for index, key in found if key in broken):
+            skipped.append((index, f"{corpus.clips[index].name} gives features that are not finite"))
+            logger.warning("Skipped: %s", skipped[-1][1])
+        found = [(index, key) for index, key in found if key not in broken]
+        keys = [key for _, key in found]
+        if not keys:
+            return found, np.empty((0, 0), np.float32), skipped
+        return found, np.stack([encoded[key] for key in keys]) if encoded else self._cached(corpus, found), skipped
+
+    def _decoded(self, corpus, indices, bar, found, skipped) -> Iterator[DecodedClip]:
+        """Decode the clips that are not in the cache; note which are usable, and why the others are not."""
+        seconds = 0.0
+        for clip in corpus.iter_audio(indices, known=self.cache.places if self.cache else {}):
+            if clip.waveform is not None:
+                seconds += len(clip.waveform) / SAMPLING_RATE
+                bar.set_postfix_str(f"{seconds / 3600:.2f} h of audio", refresh=False)
             bar.update()
             if clip.error is not None:
                 skipped.append((clip.index, str(clip.error)))
@@ -139,18 +169,10 @@ class FeatureExtraction:
                 continue
             found.append((clip.index, clip.key))
             if clip.waveform is not None:
-                waiting.append(clip)
-            if len(waiting) == SHARD_CLIPS or sum(len(clip.waveform) for clip in waiting) > SHARD_SECONDS * 16000:
-                self._encode(waiting, encoded)
-                waiting = []
-        self._encode(waiting, encoded)
-        keys = [key for _, key in found]
-        if not keys:
-            return found, np.empty((0, 0), np.float32), skipped
-        return found, np.stack([encoded[key] for key in keys]) if encoded else self.cache.read(keys), skipped
+                yield clip
 
-    def _encode(self, clips: list[DecodedClip], kept: dict[str, np.ndarray]):
-        """Rows of some clips, into the cache if there is one, else into `kept`."""
+    def _encode(self, clips: list[DecodedClip]) -> dict[str, np.ndarray]:
+        """Rows of some clips by key; those that are finite are put into the cache, if there is one."""
         rows = {}
         for batch in length_batches([len(clip.waveform) for clip in clips]):
             values, mask = collate([clips[i].waveform for i in batch], self.accelerator.device)
@@ -160,10 +182,24 @@ class FeatureExtraction:
             encoded = torch.cat([pooled.float(), strongest], 1).cpu().numpy()
             rows |= zip((clips[i].key for i in batch), encoded, strict=True)
         self.encoded += len(clips)
-        if self.cache is None:
-            kept.update(rows)
-        else:
-            self.cache.add(rows)
+        if self.cache is not None:
+            self.cache.add({key: row for key, row in rows.items() if np.isfinite(row).all()})
+        return rows
+
+    def _cached(self, corpus, found) -> np.ndarray:
+        """Rows (n, D + 1) of the clips found, from the cache; what has been lost there meanwhile is encoded again.
+
+        Raises:
+            RunError: a clip that is no longer usable.
+        """
+        values, lost = self.cache.read([key for _, key in found])
+        places = {found[row][0]: row for row in lost}
+        clips = corpus.iter_audio(sorted(places)) if places else ()
+        for portion in portions(clip for clip in clips if encoded_before(clip) is not None):
+            rows = self._encode(portion)
+            for clip in portion:
+                values[places[clip.index]] = rows[clip.key]
+        return values
 
 
 def _explain(corpus: Corpus, skipped: tuple[int, str]) -> str:
