@@ -49,11 +49,7 @@ def held_out_temperature(adaptation, shots: torch.Tensor) -> float:
     """The best temperature for shots that took part without their label, a fold at a time."""
     logits, references = [], []
     for held_out in held_out_folds(shots):
-        labels = torch.full_like(adaptation.domains, UNLABELLED)
-        labels[: len(shots)] = shots.masked_fill(held_out, UNLABELLED)
-        result = adaptation.field(
-            adaptation.embeddings, adaptation.cues, labels, adaptation.domains, filter=adaptation.filter
-        )
+        result = adaptation.organise(shots.masked_fill(held_out, UNLABELLED))
         logits.append(result.posteriors[: len(shots)][held_out].clamp_min(1e-9).log())
         references.append(shots[held_out])
     return best_temperature(torch.cat(logits), torch.cat(references))

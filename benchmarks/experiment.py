@@ -45,6 +45,7 @@ ALONE = 1e6  # weight of the encoder's blocks at which the dynamics block is no 
 ABLATIONS = {
     "sere-no-field": {"field_rounds": 0, "nuisance_rounds": 0},
     "sere-no-nuisance": {"nuisance_rounds": 0},
+    "sere-one-pass": {"field_passes": 0},
     "sere-one-round": {"field_rounds": 1},
     "sere-no-prior": {"prior_profile": {}},
     "sere-no-balance": {"field_balance": 0.0},

@@ -53,6 +53,8 @@ class SereConfig(PreTrainedConfig):
         field_rounds (`int`): rounds of self-organisation; 0 leaves the start.
         nuisance_rounds (`int`): how often the field is organised again without what groups of clips share apart from
             their emotion; 0 leaves it.
+        field_passes (`int`): how often everything is normalised, whitened and organised again with what the posteriors
+            of the pass before tell of speakers and emotions; 0 leaves the first.
         field_balance (`float`): strength of the Sinkhorn balance towards the class prior, 0 (none) to 1 (exact).
         tric_weight, tric_temperature (`float`): weight and temperature of the TRIC loss.
         visit_weight (`float`): weight, inside TRIC, of the term that asks for every unlabelled clip to be visited.
@@ -91,6 +93,7 @@ class SereConfig(PreTrainedConfig):
         field_sharpness=2.0,
         field_rounds=10,
         nuisance_rounds=3,
+        field_passes=3,
         field_balance=0.5,
         tric_weight=0.0,
         tric_temperature=0.1,
@@ -115,6 +118,7 @@ class SereConfig(PreTrainedConfig):
         self.field_sharpness = field_sharpness
         self.field_rounds = field_rounds
         self.nuisance_rounds = nuisance_rounds
+        self.field_passes = field_passes
         self.field_balance = field_balance
         self.tric_weight = tric_weight
         self.tric_temperature = tric_temperature
@@ -180,7 +184,7 @@ class SereConfig(PreTrainedConfig):
             if not _is_number(value) or not low <= value <= high:
                 raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}.")
         for name, low, high in (
-            ("field_rounds", 0, 1000), ("nuisance_rounds", 0, 100),
+            ("field_rounds", 0, 1000), ("nuisance_rounds", 0, 100), ("field_passes", 0, 100),
             ("num_sources", 0, MAX_SOURCES), ("num_voice_groups", 1, 2),
         ):  # fmt: skip
             value = getattr(self, name)

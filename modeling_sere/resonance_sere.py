@@ -225,6 +225,7 @@ class InstantaneousResonanceField(nn.Module):
         domains: torch.Tensor,
         class_prior: torch.Tensor | None = None,
         filter: ResonanceFilter | None = None,
+        prior_weight: float | None = None,
     ) -> FieldOutput:
         """Organise all clips.
 
@@ -235,9 +236,10 @@ class InstantaneousResonanceField(nn.Module):
             domains: (n,), domain index (source, target, ...); balance and scale are per domain.
             class_prior: (C,) expected class shares, default uniform.
             filter: from `self.filter(embeddings)` if it was made before.
+            prior_weight: default: that of the configuration.
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
+            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter, prior_weight)
             responses = rounds.starts
             for keep in torch.linspace(1, 0, self.config.field_rounds).tolist():
                 posteriors = rounds.balance(responses, self.config.field_sharpness)
@@ -280,7 +282,7 @@ class _Response:
 class _Rounds:
     """What stays the same over the rounds of one organisation, and the two halves of a round."""
 
-    def __init__(self, field, embeddings, cues, labels, domains, class_prior, filter):
+    def __init__(self, field, embeddings, cues, labels, domains, class_prior, filter, prior_weight=None):
         self.config = config = field.config
         self.filter = field.filter(embeddings) if filter is None else filter
         self.class_prior = class_prior
@@ -290,7 +292,8 @@ class _Rounds:
         self.biases = dict.fromkeys(self.members)  # of the last balance
         self.labelled = (labels != UNLABELLED).nonzero().squeeze(1)
         self.onehot = F.one_hot(labels[self.labelled], config.num_labels).float()
-        weight = config.prior_weight if len(config.prior_profile) else 0.0
+        weight = config.prior_weight if prior_weight is None else prior_weight
+        weight = weight if len(config.prior_profile) else 0.0
         self.gain = (1 + weight) ** 0.5
         of_labels, of_cues = field.response(embeddings, labels), field.prior(embeddings)
         # the one looks at embeddings alone, the other at cues

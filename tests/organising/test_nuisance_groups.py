@@ -69,7 +69,7 @@ def test_removed_is_what_sentences_share(clips):
         between = sum((parts == part).sum() * centred[parts == part].mean(0).square().sum() for part in parts.unique())
         return float(between / centred.square().sum())
 
-    removed = NuisanceGroups(embeddings).removed(posteriors)
+    removed, _ = NuisanceGroups(embeddings).removed(posteriors)
     torch.testing.assert_close(removed.norm(dim=1), torch.ones(200))
     assert share(removed, sentences) < 0.3 * share(embeddings, sentences)
     assert share(removed, emotions) > 2 * share(embeddings, emotions)
@@ -79,19 +79,19 @@ def test_an_emotion_with_sentences_of_its_own_keeps_what_tells_it(clips):
     """Where words and emotion go together, what the posteriors explain is not taken away."""
     embeddings, _, sentences = clips
     posteriors = F.one_hot(sentences).float()
-    removed = NuisanceGroups(embeddings).removed(posteriors)
+    removed, _ = NuisanceGroups(embeddings).removed(posteriors)
     assert (removed * embeddings).sum(1).mean() > 0.9
 
 
 @pytest.mark.parametrize("count", [1, 2, GROUP_SIZE, 29])
 def test_few_clips_stay_as_they_are(count):
     embeddings = F.normalize(torch.randn(count, SIZE), dim=1)
-    assert torch.equal(NuisanceGroups(embeddings).removed(torch.full((count, CLASSES), 1 / CLASSES)), embeddings)
+    assert torch.equal(NuisanceGroups(embeddings).removed(torch.full((count, CLASSES), 1 / CLASSES))[0], embeddings)
 
 
 @pytest.mark.parametrize("copies", [F.normalize(torch.ones(60, SIZE), dim=1), torch.zeros(60, SIZE)])
 def test_copies_of_one_clip(copies, recwarn):
-    removed = NuisanceGroups(copies).removed(torch.full((60, CLASSES), 1 / CLASSES))
+    removed, _ = NuisanceGroups(copies).removed(torch.full((60, CLASSES), 1 / CLASSES))
     torch.testing.assert_close(removed, copies)
     assert not recwarn.list
 
@@ -101,4 +101,19 @@ def test_groups_are_bounded_and_repeatable():
     posteriors = torch.randn(len(embeddings), CLASSES).softmax(1)
     first, again = NuisanceGroups(embeddings), NuisanceGroups(embeddings.clone())
     assert first.count == MAX_GROUPS
-    assert torch.equal(first.removed(posteriors), again.removed(posteriors))
+    assert torch.equal(first.removed(posteriors)[0], again.removed(posteriors)[0])
+
+
+def test_cues_lose_what_groups_share_and_keep_their_deviation(clips):
+    embeddings, emotions, sentences = clips
+    posteriors = F.one_hot(emotions).float()
+    of_sentence = torch.tensor([2.0, -2.0, 0.0, 1.0, -1.0])[sentences]
+    cues = torch.stack([of_sentence + torch.randn(200), emotions - 1.0 + 0.1 * torch.randn(200)], 1)
+    _, removed = NuisanceGroups(embeddings).removed(posteriors, cues)
+
+    def told(values, parts):
+        return torch.corrcoef(torch.stack([values, parts.float()]))[0, 1].abs()
+
+    assert told(removed[:, 0], of_sentence) < 0.6 * told(cues[:, 0], of_sentence)
+    assert told(removed[:, 1], emotions) > 0.95
+    torch.testing.assert_close(removed.std(0), cues.std(0), rtol=0.2, atol=0)  # some are clipped

@@ -6,45 +6,15 @@ from functools import cached_property
 import torch
 from torch.nn import functional as F
 
-from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.modeling_sere import SereForAudioClassification
-from modeling_sere.resonance_sere import CHUNK, UNLABELLED, InstantaneousResonanceField, LinearMap
+from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField, LinearMap
 from modeling_sere.training.encoding.domain import Domain
-from modeling_sere.training.organising.nuisance_groups import NuisanceGroups
-from modeling_sere.training.organising.voice_groups import GROUPS, voice_group_map
+from modeling_sere.training.organising.grouping import Grouping, grounded_speakers, lean, speakers, tie, voices
+from modeling_sere.training.organising.view import Embedded, View, embed
 
 SOURCE, TARGET = 0, 1  # domain numbers inside the field
-
-
-@dataclass
-class Grouping:
-    """How the clips of a domain are normalised: `statistics` (G, 2, D) and the group (n,) of each clip."""
-
-    statistics: torch.Tensor
-    group: torch.Tensor
-
-
-@dataclass
-class Voices(Grouping):
-    """Grouping by voice, with the linear rule (F, G), (G,) that tells the group of any clip from its functionals."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-
-@dataclass
-class Embedded:
-    """A domain's embeddings (n, D), standardised cues (n, 5), and the deviation (5,) that standardised them.
-
-    The sources of a checkpoint come without the deviation: nothing else will be standardised as they were.
-    """
-
-    embeddings: torch.Tensor
-    cues: torch.Tensor
-    cue_std: torch.Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.embeddings)
+VOICE_PRIOR = 0.5  # of the prior's weight with speaker ids: the cues of clips normalised by voice are less sure
+VOICE_SHARE = 0.5  # of the voice groups in the posteriors of a domain whose speakers are tied to emotions altogether
 
 
 @dataclass
@@ -52,27 +22,16 @@ class Organised:
     """What one draw of shots gives, stage by stage.
 
     prototype, response: maps from embedding and cues to scores (C); cosine with each class's mean embedding, and ridge
-    on the shots alone. sources: embeddings of the shots without nuisance. posteriors: of the organised field.
+    on the shots alone. sources: the labelled clips without nuisance. posteriors: of the organised field. tied: how far
+    the emotions of the target's speakers differ (equation "tie"), None without speaker ids.
     """
 
     shots: torch.Tensor  # (n source,) class index or -100
     prototype: LinearMap
     response: LinearMap
-    sources: torch.Tensor  # (m, D)
+    sources: Embedded
     posteriors: torch.Tensor  # (n source + n target, C), source first
-
-
-def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
-    """Voice groups of a domain (docs/method.md, "Voice groups"); one group twice where there are none to be found."""
-    cue_map = model.sere.embedding.cue_map
-    functionals = features[:, : len(cue_map)]
-    everyone = moments(features).expand(model.config.num_voice_groups, -1, -1)
-    rule = voice_group_map(functionals, cue_map) if model.config.num_voice_groups == GROUPS else None
-    if rule is None:
-        weight = functionals.new_zeros(len(cue_map), len(everyone))
-        return Voices(everyone, torch.zeros(len(features), dtype=torch.long), weight, weight[0])
-    group = (functionals @ rule[0] + rule[1]).argmax(1)
-    return Voices(torch.stack([moments(features[group == g]) for g in range(GROUPS)]), group, *rule)
+    tied: float | None
 
 
 def grouped(model: SereForAudioClassification, domain: Domain) -> Grouping:
@@ -80,37 +39,8 @@ def grouped(model: SereForAudioClassification, domain: Domain) -> Grouping:
     return voices(model, domain.features) if domain.speakers is None else speakers(domain)
 
 
-def speakers(domain: Domain) -> Grouping:
-    """Grouping by speaker id; a speaker's statistics are shrunk towards the domain's, the more the fewer clips."""
-    everyone = moments(domain.features)
-    groups = range(int(domain.speakers.max()) + 1)
-    own = [shrunk_moments(domain.features[domain.speakers == g], everyone) for g in groups]
-    return Grouping(torch.stack(own), domain.speakers)
-
-
-@torch.no_grad()
-def embed(model: SereForAudioClassification, features: torch.Tensor, grouping: Grouping) -> Embedded:
-    """Normalise a domain's raw features (n, D) group by group (docs/method.md, "Embedding")."""
-    embedding = model.sere.embedding
-    embeddings = torch.empty_like(features)
-    raw = features.new_empty(len(features), embedding.cue_map.shape[1])
-    for g in range(len(grouping.statistics)):
-        for rows in (grouping.group == g).nonzero().squeeze(1).split(CHUNK):
-            standardised = embedding.standardised(features[rows], grouping.statistics[g])
-            embeddings[rows], raw[rows] = embedding.embed(standardised), embedding.raw_cues(standardised)
-    cue_std = moments(raw)[1]
-    return Embedded(embeddings, embedding.cues(raw, cue_std), cue_std)
-
-
-def joined(source: Embedded, target: Embedded) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings and cues of both, source first. Each of them then holds a view, so that there is one copy in all."""
-    embeddings = torch.cat([source.embeddings, target.embeddings])
-    source.embeddings, target.embeddings = embeddings[: len(source)], embeddings[len(source) :]
-    return embeddings, torch.cat([source.cues, target.cues])
-
-
 class Adaptation:
-    """The closed-form part: both domains embedded once, the field organised for any draw of shots.
+    """The closed-form part: both domains embedded, and the field organised in passes for any draw of shots.
 
     Args:
         model: gives embedding and constants; it gets the target's statistics here, and an organised field by `install`.
@@ -120,63 +50,127 @@ class Adaptation:
 
     @torch.no_grad()
     def __init__(self, model: SereForAudioClassification, source: Domain | Embedded, target: Domain):
-        self.model = model
+        self.model, self.parts = model, (source, target)
+        self.speakers = [getattr(part, "speakers", None) for part in self.parts]
+        self.by_speaker = target.speakers is not None
         self.groupings = {TARGET: grouped(model, target)}
         self.target = embed(model, target.features, self.groupings[TARGET])
         # what the saved model knows of a clip whose speaker it has never met
-        self.voices = self.groupings[TARGET] if target.speakers is None else voices(model, target.features)
-        self.unknown = self.target if target.speakers is None else embed(model, target.features, self.voices)
+        self.voices = voices(model, target.features) if self.by_speaker else self.groupings[TARGET]
+        self.unknown = embed(model, target.features, self.voices) if self.by_speaker else self.target
         if isinstance(source, Embedded):
             self.source = self.unknown_source = source
         else:
             self.groupings[SOURCE] = grouped(model, source)
             self.source = self.unknown_source = embed(model, source.features, self.groupings[SOURCE])
-            if target.speakers is not None and source.speakers is not None:
+            if self.by_speaker and source.speakers is not None:
                 self.unknown_source = embed(model, source.features, voices(model, source.features))
         self.field = InstantaneousResonanceField(model.config)
-        self.embeddings, self.cues = joined(self.source, self.target)
+        self.sizes = [len(source), len(target)]
         self.domains = torch.tensor([SOURCE] * len(source) + [TARGET] * len(target))
-        self.filter = self.field.filter(self.embeddings)
         embedding = model.sere.embedding
         embedding.statistics.copy_(self.voices.statistics)
         embedding.voice_weight.copy_(self.voices.weight)
         embedding.voice_bias.copy_(self.voices.bias)
         embedding.cue_std.copy_(self.unknown.cue_std)
 
+    @cached_property
+    def of_voices(self) -> View:
+        """Clips normalised by voice group, as far as their domain has speaker ids."""
+        return View(self.unknown_source, self.unknown)
+
+    @cached_property
+    def of_speakers(self) -> View:
+        """Clips normalised by speaker, whatever the emotions of the speaker."""
+        return View(self.source, self.target)
+
     @torch.no_grad()
     def organise(self, shots: torch.Tensor) -> Organised:
-        """Run the field, and again without what the last posteriors show to be nuisance.
+        """Run the field in passes, each normalising anew by what the one before has found (docs/method.md, "Passes").
 
         shots (n source,): class index of the labelled clips, -100 elsewhere.
         """
         labels = self._labels(shots)
-        embeddings = torch.empty_like(self.embeddings) if self.field.config.nuisance_rounds else self.embeddings
-        posteriors = self.field(self.embeddings, self.cues, labels, self.domains, filter=self.filter).posteriors
-        for _ in range(self.field.config.nuisance_rounds):
-            self._remove_nuisance(posteriors, labels, embeddings)
-            posteriors = self.field(embeddings, self.cues, labels, self.domains).posteriors
-        classes = range(self.model.config.num_labels)
-        means = torch.stack([self.source.embeddings[shots == k].mean(0) for k in classes])
+        view = self.of_voices
+        posteriors = self._settled(view, labels, voiced=True)
+        if self.by_speaker:
+            view, posteriors = self._passes_by_speaker(posteriors, labels)
+        else:
+            for _ in range(self.field.config.field_passes):
+                posteriors = self._settled(view.whitened(self._told(posteriors, labels)), labels, voiced=True)
+        told = self._told(posteriors, labels)
+        labelled = shots != UNLABELLED
+        sources = view.nuisance[SOURCE].removed(told[: len(shots)])[0][labelled]
         return Organised(
             shots=shots,
-            prototype=LinearMap.of_embeddings(F.normalize(means, dim=1).T),
-            response=self.field.response(self.embeddings, labels),
-            sources=embeddings[: len(shots)][shots != UNLABELLED],
+            prototype=self._prototype(shots),
+            response=self.field.response(self.source.embeddings, shots),
+            sources=Embedded(view.lifted(sources), view.cues[: len(shots)][labelled]),
             posteriors=posteriors,
+            tied=tie(posteriors[len(shots) :], self.speakers[TARGET]) if self.by_speaker else None,
         )
 
-    def _remove_nuisance(self, posteriors: torch.Tensor, labels: torch.Tensor, out: torch.Tensor) -> None:
-        """Of all embeddings, into `out` (n source + n target, D); labelled clips have the emotion of their label."""
+    def _passes_by_speaker(self, posteriors: torch.Tensor, labels: torch.Tensor) -> tuple[View, torch.Tensor]:
+        """The last view and posteriors of the passes with speaker ids; `posteriors` are those of the voice groups."""
+        view = self.of_voices
+        for number in range(1, self.field.config.field_passes + 1):
+            leans = self._leans(posteriors, labels)
+            if number == 2:  # where no tie is seen any more, the detour by voice groups leaves no trace
+                posteriors = self._mixed(posteriors, self._settled(self.of_speakers, labels), leans)
+            told = self._told(posteriors, labels)
+            view = self._grounded(told, leans)
+            posteriors = self._settled(view.whitened(told) if number > 1 else view, labels)
+            if number > 1 and any(leans):  # of tied speakers the voice groups know what statistics cannot tell
+                voices = self._settled(self.of_voices.whitened(told), labels, voiced=True)
+                posteriors = self._mixed(voices, posteriors, [VOICE_SHARE * leaning for leaning in leans])
+        return view, posteriors
+
+    def _settled(self, view: View, labels: torch.Tensor, voiced: bool = False) -> torch.Tensor:
+        """Posteriors (n, C) of the field in one view, organised again without nuisance.
+
+        voiced: the view is of voice groups, so the cues are less sure. (Without speaker ids the configuration's weight
+        of the prior is made for them.)
+        """
+        config = self.field.config
+        weight = config.prior_weight * (VOICE_PRIOR if voiced and self.by_speaker else 1.0)
+        embeddings, cues = view.embeddings, view.cues
+        posteriors = self.field(embeddings, cues, labels, self.domains, prior_weight=weight).posteriors
+        for _ in range(config.nuisance_rounds):
+            embeddings, cues = view.without_nuisance(self._told(posteriors, labels), of_cues=not self.by_speaker)
+            posteriors = self.field(embeddings, cues, labels, self.domains, prior_weight=weight).posteriors
+        return posteriors
+
+    def _told(self, posteriors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Posteriors (n, C), labelled clips having the emotion of their label."""
         told = posteriors.clone()
         labelled = labels != UNLABELLED
         told[labelled] = F.one_hot(labels[labelled], told.shape[1]).to(told)
-        sizes = [len(groups.embeddings) for groups in self._nuisance]
-        for groups, part, place in zip(self._nuisance, told.split(sizes), out.split(sizes), strict=True):
-            groups.removed(part, place)
+        return told
 
-    @cached_property
-    def _nuisance(self) -> tuple[NuisanceGroups, NuisanceGroups]:
-        return NuisanceGroups(self.source.embeddings), NuisanceGroups(self.target.embeddings)
+    def _leans(self, posteriors: torch.Tensor, labels: torch.Tensor) -> list[float]:
+        """How much of a speaker's lean is taken for emotion in each domain; 0 where it has no speaker ids."""
+        told = self._told(posteriors, labels).split(self.sizes)
+        return [0.0 if who is None else lean(tie(part, who)) for part, who in zip(told, self.speakers, strict=True)]
+
+    def _mixed(self, first: torch.Tensor, second: torch.Tensor, shares: list[float]) -> torch.Tensor:
+        """Posteriors between two, in the logarithm; the first have that share in a domain."""
+        share = first.new_tensor(shares)[self.domains][:, None]
+        return (share * first.clamp_min(1e-9).log() + (1 - share) * second.clamp_min(1e-9).log()).softmax(1)
+
+    def _grounded(self, told: torch.Tensor, leans: list[float]) -> View:
+        """Clips normalised by what of their speaker the emotions do not explain."""
+        embedded = [self.source, self.target]
+        for d, part in enumerate(told.split(self.sizes)):
+            if self.speakers[d] is not None:
+                grouping = grounded_speakers(self.parts[d], part, leans[d])
+                embedded[d] = embed(self.model, self.parts[d].features, grouping)
+        return View(*embedded)
+
+    def _prototype(self, shots: torch.Tensor) -> LinearMap:
+        """Cosine with the mean embedding of each class; 0 for a class without a shot."""
+        labelled = shots != UNLABELLED
+        onehot = F.one_hot(shots[labelled], self.model.config.num_labels).to(self.source.embeddings)
+        return LinearMap.of_embeddings(F.normalize(onehot.T @ self.source.embeddings[labelled], dim=1).T)
 
     @torch.no_grad()
     def single(self, organised: Organised) -> LinearMap:
@@ -189,13 +183,11 @@ class Adaptation:
     @cached_property
     def _read_out(self):
         """Embeddings, cues and resonance filter of both domains as of unknown speakers."""
-        if self.unknown is self.target:
-            return self.embeddings, self.cues, self.filter
-        embeddings, cues = joined(self.unknown_source, self.unknown)
-        return embeddings, cues, self.field.filter(embeddings)
+        embeddings = torch.cat([self.unknown_source.embeddings, self.unknown.embeddings])
+        return embeddings, self.of_voices.cues, self.field.filter(embeddings)
 
     def _labels(self, shots: torch.Tensor) -> torch.Tensor:
-        return torch.cat([shots, shots.new_full((len(self.target.embeddings),), UNLABELLED)])
+        return torch.cat([shots, shots.new_full((self.sizes[TARGET],), UNLABELLED)])
 
     @torch.no_grad()
     def install(self, organised: Organised, temperature: float = 1.0) -> None:
@@ -205,10 +197,9 @@ class Adaptation:
         """
         model = self.model
         model.adopt(self.single(organised) * (1 / temperature))
-        labelled = organised.shots != UNLABELLED
-        model.source_embeddings.copy_(organised.sources)
-        model.source_cues.copy_(self.source.cues[labelled])
-        model.source_labels.copy_(organised.shots[labelled])
+        model.source_embeddings.copy_(organised.sources.embeddings)
+        model.source_cues.copy_(organised.sources.cues)
+        model.source_labels.copy_(organised.shots[organised.shots != UNLABELLED])
 
     def clip_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Statistics (G, 2, D) of all groups and the group (n,) of each clip, source first; the source has audio."""

@@ -52,7 +52,7 @@ def witnesses_agree(adaptation: Adaptation, shots: torch.Tensor) -> torch.Tensor
         (n source + n target,) bool, or None where the prior is silent, so that there is one witness only.
     """
     config = adaptation.model.config
-    weight, _ = prior_scores(config.prior_profile, config.labels, adaptation.cues)
+    weight, _ = prior_scores(config.prior_profile, config.labels, adaptation.target.cues)
     if not weight.any():
         return None
     without_prior = copy.copy(config)

@@ -5,7 +5,7 @@ import torch
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.errors import RunError
-from modeling_sere.training.organising.adaptation import Embedded
+from modeling_sere.training.organising.view import Embedded
 
 
 class Sources:

@@ -5,16 +5,13 @@ clip may have, the rest of its embedding can be grouped, and what a group has in
 "Nuisance").
 """
 
-import warnings
 from functools import cached_property
 
 import torch
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.extmath import randomized_svd
 from torch.nn import functional as F
 
-from modeling_sere.resonance_sere import CHUNK
+from modeling_sere.embedding_sere import CUE_CLIP
+from modeling_sere.training.organising.clusters import clusters
 
 GROUP_SIZE = 20  # clips of a group on average
 MAX_GROUPS = 64  # so that grouping stays linear in the number of clips
@@ -51,29 +48,32 @@ class NuisanceGroups:
         """(n, d) in the principal directions."""
         size = min(DIRECTIONS, *self.embeddings.shape)
         centred = self.embeddings - self.embeddings.mean(0)
-        _, _, directions = randomized_svd(centred.numpy(), size, n_iter=5, random_state=0)
-        return centred @ torch.from_numpy(directions.T)
+        return centred @ torch.linalg.eigh(centred.T @ centred)[1][:, -size:]
 
     def groups(self, posteriors: torch.Tensor) -> torch.Tensor:
         """(n,) group of each clip: k-means of what the emotion does not explain of its coordinates."""
-        rest = unexplained(self.coordinates, posteriors)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # copies of one clip share a group: that is right
-            groups = KMeans(self.count, n_init=1, random_state=0).fit_predict(rest.numpy())
-        return torch.from_numpy(groups).long()
+        return clusters(unexplained(self.coordinates, posteriors), self.count)
 
-    def removed(self, posteriors: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Embeddings (n, D) of unit length without what the clips of a group share but for their emotion, in `out`."""
-        out = torch.empty_like(self.embeddings) if out is None else out
+    def removed(self, posteriors: torch.Tensor, cues: torch.Tensor | None = None):
+        """Take away what the clips of a group share but for their emotion (equation "nuisance").
+
+        Args:
+            posteriors: (n, C). cues: (n, 5), to be treated as the embeddings are; each keeps its deviation.
+
+        Returns:
+            Embeddings (n, D) of unit length, and the cues.
+        """
         if self.count < 2:
-            return out.copy_(self.embeddings)
+            return self.embeddings, cues
         groups = self.groups(posteriors)
-        means = class_means(self.embeddings, posteriors)
-        sums = torch.zeros(self.count, means.shape[1])
-        blocks = [slice(start, start + CHUNK) for start in range(0, len(out), CHUNK)]
-        for rows in blocks:
-            sums.index_add_(0, groups[rows], self.embeddings[rows] - posteriors[rows] @ means)
-        shared = sums / (groups.bincount(minlength=self.count) + SHRINKAGE)[:, None]
-        for rows in blocks:
-            out[rows] = F.normalize(self.embeddings[rows] - shared[groups[rows]], dim=1)
-        return out
+        embeddings = F.normalize(self._less(self.embeddings, groups, posteriors), dim=1)
+        if cues is not None:
+            less = self._less(cues, groups, posteriors)
+            cues = (less * (cues.std(0) / less.std(0).clamp_min(1e-6))).clamp(-CUE_CLIP, CUE_CLIP)
+        return embeddings, cues
+
+    def _less(self, values: torch.Tensor, groups: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
+        """(n, d) values less the shrunk mean of their group's residuals."""
+        rest = values - posteriors @ class_means(values, posteriors)
+        sums = values.new_zeros(self.count, values.shape[1]).index_add_(0, groups, rest)
+        return values - (sums / (groups.bincount(minlength=self.count) + SHRINKAGE)[:, None])[groups]

@@ -6,11 +6,11 @@ on the raw features, follow the emotion instead of the speaker.
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 
 from modeling_sere.dynamics_sere import FUNCTIONAL_NAMES
 from modeling_sere.embedding_sere import CLIP
+from modeling_sere.training.organising.clusters import clusters
 
 PITCH = ("f0.p20", "f0.p50")
 # what tells voices apart, and what tells a loud or lively clip from a calm one of the same voice
@@ -70,4 +70,4 @@ def _pitch_groups(pitch: np.ndarray, cues: np.ndarray) -> np.ndarray:
     others = np.c_[cues[:, 1:], np.ones(len(cues))]  # all cues but the level of F0
     residual = pitch - others @ np.linalg.lstsq(others, pitch, rcond=None)[0]
     residual /= np.maximum(residual.std(0), 1e-12)
-    return KMeans(GROUPS, n_init=10, random_state=0).fit_predict(residual)
+    return clusters(torch.from_numpy(residual), GROUPS).numpy()
