@@ -3,10 +3,12 @@
 Descriptors and functionals follow the extended Geneva minimalistic acoustic parameter set (eGeMAPSv02; Eyben et al.,
 "The Geneva Minimalistic Acoustic Parameter Set for voice research and affective computing", IEEE Trans. Affective
 Computing 2016); changes of cepstrum, loudness and pitch are added. Pitch is subharmonic summation (Hermes, JASA
-1988) with a Viterbi path through its candidates.
+1988) with a Viterbi path through its candidates. Jitter, shimmer, formants and slopes have forms of their own that are
+continuous in the waveform: no choice between two almost equal peaks, which rounding could turn.
 
 Analysis runs on a grid of 100 frames a second (hop 160 samples, frame u centred on sample 160 u + 160); every other
-frame of it is a frame of the model's 50 Hz grid.
+frame of it is a frame of the model's 50 Hz grid. All of it is dense over (clips, frames) with masks, so that it is one
+graph whatever the clips hold.
 """
 
 import math
@@ -17,17 +19,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.audio_utils import mel_filter_bank
 
 # Raised by whoever moves the raw features of a clip, here or in any other file: it is in the key of every cache of
 # them, and tests/test_feature_version.py fails when they move without it.
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 
 SAMPLING_RATE = 16000
 HOP = 160
 SHORT, SHORT_FFT = 320, 512  # 20 ms frames: loudness and spectrum
-LONG, LONG_FFT = 960, 1024  # 60 ms frames: pitch, harmonics, period marks
+LONG, LONG_FFT = 960, 1024  # 60 ms frames: pitch and harmonics
 LEAD = (LONG - SHORT) // 2  # both frames share their centre, so long ones start this many samples before the clip
-CHUNK = 512  # frames analysed at a time: bounds the memory and keeps the work in cache
+BLOCK = 512  # frames analysed at a time on a CPU, so that the work stays in its cache
+LONGEST_TRACED = 15  # levels of the pitch path in a graph for any length: 2^15 frames, 5 minutes
 
 PITCH_MIN, PITCH_MAX = 55.0, 1000.0
 N_CANDIDATES = 6
@@ -37,8 +41,15 @@ SILENCE_RMS = 1e-3
 SEMITONE_BASE = 27.5
 LPC_RATE, LPC_ORDER, LPC_GRID = 11000, 11, 128
 PRE_EMPHASIS = 0.97
-N_MEL, N_MFCC, N_LOG_MEL = 26, 12, 80
+FORMANTS = ((550.0, 250.0), (1600.0, 450.0), (2700.0, 500.0))  # centre and half width in Hz of the search for each
+N_MEL, N_MFCC = 26, 12
 FLOOR = 1e-10
+# Power this far below the mean of the clip is inaudible beside it; what a file has there is dither or its codec's
+RELATIVE_FLOOR = 1e-6
+PERIOD_MIN, PERIOD_MAX = int(SAMPLING_RATE / PITCH_MAX) - 2, math.ceil(SAMPLING_RATE / PITCH_MIN) + 2  # lags
+HARMONIC_BINS = math.ceil(2 * PITCH_MAX * LONG_FFT / SAMPLING_RATE) + 3  # that the first two harmonics can reach
+FINE = 4  # samples whose energy is summed for the level of single periods
+OCTAVE_ERROR = 2.0  # semitones from a frame to the next: a larger jump is the pitch path's, not the voice's
 
 _SHORT_NAMES = (
     "loudness", "log_energy", "alpha_ratio", "hammarberg", "slope_0_500", "slope_500_1500", "spectral_flux",
@@ -65,25 +76,31 @@ class DynamicsOutput(NamedTuple):
     functionals: torch.Tensor
 
 
+def without_offset(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Take the mean of each clip's real samples from them: a microphone's offset is nothing to hear.
+
+    waveform (B, N), mask (B, N), nonzero at real samples -> (B, N), zeros at padding.
+    """
+    real = mask.bool()
+    waveform = torch.where(real, waveform, 0.0)
+    mean = waveform.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)
+    return torch.where(real, waveform - mean, 0.0)
+
+
 # ------------------------------------------------------------------------------------------------ constants
 
 
-def _mel(hertz):
-    return 1127.0 * np.log1p(np.asarray(hertz, dtype=np.float64) / 700.0)
-
-
-def _mel_filters(n_bands: int, low: float, high: float) -> np.ndarray:
+def _mel_filters() -> np.ndarray:
     """Triangular filters on the mel scale over the bins of the short spectrum: (bins, bands)."""
-    edges = np.linspace(_mel(low), _mel(high), n_bands + 2)
-    bins = _mel(np.arange(SHORT_FFT // 2 + 1) * SAMPLING_RATE / SHORT_FFT)[:, None]
-    rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return np.maximum(0.0, np.minimum(rise, fall))
+    return mel_filter_bank(
+        SHORT_FFT // 2 + 1, N_MEL, 20, 8000, SAMPLING_RATE, mel_scale="kaldi", triangularize_in_mel_space=True
+    )
 
 
-def _equal_loudness(n_bands: int, low: float, high: float) -> np.ndarray:
+def _equal_loudness() -> np.ndarray:
     """Hermansky's equal-loudness weights (JASA 1990, with the term above 5 kHz) at the centres of the mel bands."""
-    centres = 700.0 * np.expm1(np.linspace(_mel(low), _mel(high), n_bands + 2)[1:-1] / 1127.0)
+    low, high = (1127.0 * math.log1p(hertz / 700.0) for hertz in (20, 8000))
+    centres = 700.0 * np.expm1(np.linspace(low, high, N_MEL + 2)[1:-1] / 1127.0)
     w = (2 * np.pi * centres) ** 2
     return (w + 56.8e6) * w**2 / ((w + 6.3e6) ** 2 * (w + 0.38e9)) / (1 + w**3 / 9.58e26)
 
@@ -129,12 +146,22 @@ def _subharmonic_summation() -> np.ndarray:
     return operator.T
 
 
-def _slope_operator(low: float, high: float) -> np.ndarray:
+def _slope_operator(low: float, high: float, bins: int) -> np.ndarray:
     """Weights (bins,) of the regression slope of a log spectrum over the bins from low to high Hz."""
-    frequency = np.arange(SHORT_FFT // 2 + 1) * SAMPLING_RATE / SHORT_FFT
+    frequency = np.arange(bins) * SAMPLING_RATE / SHORT_FFT
     inside = (frequency >= low) & (frequency <= high)
     centred = np.where(inside, frequency - frequency[inside].mean(), 0.0)
     return centred / (centred**2).sum()
+
+
+def _formant_moments() -> np.ndarray:
+    """The operator (LPC_GRID + 1, 9) from an envelope to its mass and first two moments about each formant's centre.
+
+    Moments are in units of the formant's half width.
+    """
+    hertz = np.arange(LPC_GRID + 1) * LPC_RATE / 2 / LPC_GRID
+    away = [(hertz - centre) / width for centre, width in FORMANTS]
+    return np.stack([np.exp(-0.5 * x**2) * x**power for power in range(3) for x in away], axis=1)
 
 
 @lru_cache(maxsize=8)
@@ -145,29 +172,27 @@ def _constants(device: torch.device) -> dict[str, torch.Tensor]:
     order = np.arange(1, N_MFCC + 1)
     cosine = np.cos(np.pi * order * (np.arange(N_MEL)[:, None] + 0.5) / N_MEL) * math.sqrt(2 / N_MEL)
     lifter = 1 + 11 * np.sin(np.pi * order / 22)
-    mel = _mel_filters(N_MEL, 20, 8000)
     below = frequency[frequency <= LPC_RATE / 2]
     emphasis = 1 + PRE_EMPHASIS**2 - 2 * PRE_EMPHASIS * np.cos(2 * np.pi * below / LPC_RATE)
     lags = np.arange(LPC_ORDER + 1)
     grid = np.pi * lags[:, None] * np.arange(LPC_GRID + 1) / LPC_GRID
+    low, high = (frequency >= 50) & (frequency <= 1000), (frequency > 1000) & (frequency <= 5000)
+    even = np.full(LONG_FFT // 2 + 1, 2.0)  # DC and Nyquist have no twin
+    even[[0, -1]] = 1
+    periods = np.concatenate([[0], np.arange(PERIOD_MIN, PERIOD_MAX + 1)])
+    bins = int((frequency <= 1500).sum())
     arrays = {
         "hamming": np.hamming(SHORT),
         "gauss": np.exp(-0.5 * ((np.arange(LONG) - centre) / (0.4 * centre)) ** 2),
-        "bands": np.concatenate(
-            [
-                mel,
-                _mel_filters(N_LOG_MEL, 0, 8000),
-                ((frequency >= 50) & (frequency <= 1000))[:, None],
-                ((frequency > 1000) & (frequency <= 5000))[:, None],
-            ],
-            axis=1,
-        ),
-        "equal_loudness": np.log(_equal_loudness(N_MEL, 20, 8000)),
+        "bands": np.concatenate([_mel_filters(), low[:, None], high[:, None]], axis=1),
+        "equal_loudness": np.log(_equal_loudness()),
         "cosine": cosine * lifter,
-        "slopes": np.stack([_slope_operator(0, 500), _slope_operator(500, 1500)], axis=1),
+        "slopes": np.stack([_slope_operator(0, 500, bins), _slope_operator(500, 1500, bins)], axis=1),
         "subharmonic_summation": _subharmonic_summation(),
+        "periods": even[:, None] * np.cos(2 * np.pi * np.arange(len(even))[:, None] * periods / LONG_FFT) / LONG_FFT,
         "lpc_cosine": 2 * np.cos(2 * np.pi * below[:, None] * lags / LPC_RATE) * emphasis[:, None],
         "lpc_response": np.concatenate([np.cos(grid), np.sin(grid)], axis=1),
+        "formants": _formant_moments(),
     }
     with torch.inference_mode(False):  # inference tensors could not be used in a later training step
         return {k: torch.tensor(np.asarray(v, dtype=np.float32), device=device) for k, v in arrays.items()}
@@ -176,65 +201,68 @@ def _constants(device: torch.device) -> dict[str, torch.Tensor]:
 # ------------------------------------------------------------------------------------------------ frames
 
 
-def _decibel(power: torch.Tensor) -> torch.Tensor:
-    return 10 * torch.log10(power.clamp_min(FLOOR))
+def _decibel(power: torch.Tensor, floor: torch.Tensor | float = FLOOR) -> torch.Tensor:
+    return 10 * torch.log10(power + floor)
 
 
-def _frames(waveform: torch.Tensor, clip: torch.Tensor, start: torch.Tensor, length: int) -> torch.Tensor:
-    """Frames (n, length) of waveform (B, N) that begin at `start` (n,) of row `clip` (n,)."""
-    view = waveform.unfold(1, length, HOP)
-    return view[clip, start]
+def _frames(blocks: torch.Tensor, first: int, last: int, window: torch.Tensor) -> torch.Tensor:
+    """Windowed frames (B, last - first, L) that begin at the hops `first` to `last` of blocks (B, hops, HOP)."""
+    parts = window.view(-1, HOP)
+    return torch.cat([blocks[:, first + i : last + i] * part for i, part in enumerate(parts)], dim=2)
 
 
 def _power_spectrum(frames: torch.Tensor, n: int) -> torch.Tensor:
     spectrum = torch.fft.rfft(frames, n=n)
-    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+    return spectrum.real.square() + spectrum.imag.square()
 
 
-def _short_descriptors(frames: torch.Tensor, c: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Spectral descriptors (n, S) of 20 ms frames (n, SHORT), all but the flux, and their power spectrum."""
-    power = _power_spectrum(frames * c["hamming"], SHORT_FFT)
-    bands = power @ c["bands"]
-    mel, log_mel, low, high = bands.split([N_MEL, N_LOG_MEL, 1, 1], dim=1)
-    mel = mel.clamp_min(FLOOR).log()
-    loudness = (0.33 * (mel + c["equal_loudness"])).exp().mean(1, keepdim=True)  # cube root of what the ear gets
+def _short_descriptors(power: torch.Tensor, floor: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Spectral descriptors (B, n, S) of 20 ms frames, all but the flux, from their power (B, n, bins).
+
+    floor (B, 1, 1) is the power of a bin that counts as nothing.
+    """
+    mel, low, high = (power @ c["bands"]).split([N_MEL, 1, 1], dim=2)
+    mel = (mel + floor).log()
+    loudness = (0.33 * (mel + c["equal_loudness"])).exp().mean(2, keepdim=True)  # cube root of what the ear gets
     mfcc = mel @ c["cosine"]
-    level = _decibel(power)
-    slopes = level @ c["slopes"]
+    slopes = _decibel(power[..., : len(c["slopes"])], floor) @ c["slopes"]
     two, five = 2000 * SHORT_FFT // SAMPLING_RATE, 5000 * SHORT_FFT // SAMPLING_RATE
-    hammarberg = level[:, : two + 1].amax(1, keepdim=True) - level[:, two + 1 : five + 1].amax(1, keepdim=True)
-    alpha = _decibel(high) - _decibel(low)
-    energy = log_mel.clamp_min(FLOOR).log10().mean(1, keepdim=True)
-    return torch.cat([loudness, energy, alpha, hammarberg, slopes, mfcc], dim=1), power
+    peaks = power[..., : two + 1].amax(2, keepdim=True), power[..., two + 1 : five + 1].amax(2, keepdim=True)
+    hammarberg = _decibel(peaks[0], floor) - _decibel(peaks[1], floor)
+    alpha = _decibel(high, floor) - _decibel(low, floor)
+    energy = mel.mean(2, keepdim=True) / math.log(10)
+    return torch.cat([loudness, energy, alpha, hammarberg, slopes, mfcc], dim=2)
 
 
-def _pitch_candidates(frames: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log2 frequency (K) and voicing (K) of the best peaks of the subharmonic sum, 1 unless silent: (n, 2 K + 1).
+def _flux(power: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+    """Root mean square change (B, n, 1) of the magnitudes up to 5 kHz from those of the frames before."""
+    magnitude = (power[..., : 5000 * SHORT_FFT // SAMPLING_RATE + 1] + 1e-20).sqrt()
+    before = (past[..., : magnitude.shape[2]] + 1e-20).sqrt()
+    before = torch.cat([before, magnitude[:, :-1]], dim=1)
+    return ((magnitude - before).square().mean(2, keepdim=True) + 1e-20).sqrt()
+
+
+def _pitch_candidates(power: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Log2 frequency (K) and voicing (K) of the best peaks of the subharmonic sum, 1 unless silent: (B, n, 2 K + 1).
 
     A missing candidate has voicing 0.
     """
-    windowed = frames * c["gauss"]
-    power = _power_spectrum(windowed, LONG_FFT)
     magnitude = (power + 1e-20).sqrt()  # the square root has no finite slope at 0
-    peak = torch.empty_like(magnitude)
-    rising = magnitude[:, 1:] > magnitude[:, :-1]
-    peak[:, 0], peak[:, -1] = ~rising[:, 0], rising[:, -1]
-    peak[:, 1:-1] = rising[:, :-1] > rising[:, 1:]
-    near_peak = F.max_pool1d(peak[:, None], 5, 1, 2)[:, 0]
+    rising = F.pad(magnitude[..., 1:] > magnitude[..., :-1], (1, 1))
+    peak = F.pad(rising[..., :-1] & ~rising[..., 1:], (2, 2))
+    near_peak = peak[..., :-4] | peak[..., 1:-3] | peak[..., 2:-2] | peak[..., 3:-1] | peak[..., 4:]
     summed = F.relu((magnitude * near_peak) @ c["subharmonic_summation"])
-    summed, mean = summed[:, :-1], summed[:, -1:]
-    inner = summed[:, 1:-1]
-    is_peak = (inner > summed[:, :-2]) & (inner > summed[:, 2:])
-    score, index = torch.where(is_peak, inner, 0.0).topk(N_CANDIDATES, dim=1)
-    before, after = summed.gather(1, index), summed.gather(1, index + 2)
+    summed, mean = summed[..., :-1], summed[..., -1:]
+    inner = summed[..., 1:-1]
+    is_peak = (inner > summed[..., :-2]) & (inner > summed[..., 2:])
+    score, index = (inner * is_peak).topk(N_CANDIDATES, dim=2)
+    before, after = summed.gather(2, index), summed.gather(2, index + 2)
     bend = (before - 2 * score + after).clamp_max(-1e-12)
     offset = (0.5 * (before - after) / bend).clamp(-0.5, 0.5)
     height = score - 0.25 * (before - after) * offset
     frequency = _PITCH_LOWEST + _PITCH_STEP * (_PITCH_FIRST + index + offset)
     voicing = torch.where(score > 0, 1 - mean / height.clamp_min(FLOOR), 0.0).clamp(0, 1)
-    energy = 2 * power.sum(1, keepdim=True) - power[:, :1] - power[:, -1:]  # Parseval: DC and Nyquist have no twin
-    loud = energy > SILENCE_RMS**2 * LONG * LONG_FFT
-    return torch.cat([frequency, voicing, loud], dim=1)
+    return torch.cat([frequency, voicing], dim=2)
 
 
 # ------------------------------------------------------------------------------------------------ pitch path
@@ -246,6 +274,13 @@ def _min_plus(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return product - product.amin((0, 1))  # only differences matter: stays small on long audio
 
 
+def _halves(x: torch.Tensor, no_cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nodes (S, S, B, n) of even and of odd number, the last one followed by a node without cost if n is odd."""
+    n = x.shape[3]
+    pairs = torch.cat([x, no_cost.expand(-1, -1, x.shape[2], 1)], dim=3)[..., : (n + 1) // 2 * 2]
+    return pairs.unflatten(3, ((n + 1) // 2, 2)).unbind(4)
+
+
 def _best_path(steps: torch.Tensor) -> torch.Tensor:
     """States (B, U) of the cheapest path; steps[i, j, b, u] is the cost of being in i at u coming from j.
 
@@ -253,20 +288,29 @@ def _best_path(steps: torch.Tensor) -> torch.Tensor:
     and to leave each node on the way down. Time is the last axis because only long inner loops are fast.
     """
     states, _, batch, n = steps.shape
-    size = 1 << max(0, (n - 1).bit_length())
-    identity = torch.full((states, states), 1e9, device=steps.device).fill_diagonal_(0.0)[..., None, None]
-    tree = [torch.cat([steps, identity.expand(-1, -1, batch, size - n)], dim=3)]
-    while tree[-1].shape[3] > 1:
-        tree.append(_min_plus(tree[-1][..., 1::2], tree[-1][..., ::2]))
-    reach = leave = torch.zeros_like(tree[-1][0])  # (S, B, nodes)
-    for level in reversed(tree[:-1]):
-        reach_right = (level[..., ::2] + reach).amin(1)
-        leave_left = (level[..., 1::2] + leave[:, None]).amin(0)
-        reach = torch.stack([reach, reach_right], dim=3).flatten(2)
-        leave = torch.stack([leave_left, leave], dim=3).flatten(2)
+    levels = LONGEST_TRACED if torch.compiler.is_compiling() else (n - 1).bit_length()
+    no_cost = _no_cost(states, steps.device)
+    pairs, node = [], steps
+    for _ in range(levels):
+        pairs.append(_halves(node, no_cost))
+        node = _min_plus(pairs[-1][1], pairs[-1][0])
+    reach = leave = steps.new_zeros(states, batch, 1)
+    sizes = [even.shape[3] for even, _ in pairs]
+    for level in range(levels - 1, -1, -1):
+        even, odd = pairs[level]
+        reach, leave = reach[..., : sizes[level]], leave[..., : sizes[level]]
+        reach_odd = (even + reach).amin(1)
+        leave_even = (odd + leave[:, None]).amin(0)
+        reach = torch.stack([reach, reach_odd], dim=3).flatten(2)
+        leave = torch.stack([leave_even, leave], dim=3).flatten(2)
         reach, leave = reach - reach.amin(0), leave - leave.amin(0)
-    here = (tree[0] + reach).amin(1)
-    return (here + leave).argmin(0)[:, :n]
+    here = (steps + reach[..., :n]).amin(1)
+    return (here + leave[..., :n]).argmin(0)
+
+
+def _no_cost(states: int, device) -> torch.Tensor:
+    """The cost matrix (S, S, 1, 1) of staying where one is."""
+    return (1e9 * (1 - torch.eye(states, device=device)))[..., None, None]
 
 
 @torch.no_grad()
@@ -277,108 +321,83 @@ def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Te
     and unvoiced, for the size of a jump in pitch, and for leaving a candidate that the next better one was far from.
     """
     frequency, voicing = frequency.permute(2, 0, 1).contiguous(), voicing.permute(2, 0, 1).contiguous()  # (K, B, U)
-    hertz = 2**frequency
+    hertz = torch.exp2(frequency)
     out_of_range = (1 - hertz / 100).clamp_min(0) + ((hertz - 350) / 250).clamp(0, 1.2)
     local = 2 * (-voicing.clamp_min(0.01).log() + 4.0 * (voicing < VOICING_THRESHOLD)) + out_of_range
     local = torch.where(voicing > 0, local, 1e3)
     unvoiced = 8.0 * (voicing >= VOICING_THRESHOLD).any(0, keepdim=True)
     past = torch.cat([frequency[..., :1], frequency[..., :-1]], dim=2)
-    jump = math.log(2) * (frequency[:, None] - past[None]).abs()  # (to, from, B, U)
-    apart = math.log(2) * past.diff(dim=0).abs()
+    jump = 10 * math.log(2) * (frequency[:, None] - past[None]).abs()  # (to, from, B, U)
+    apart = 10 * math.log(2) * past.diff(dim=0).abs()
     apart = torch.cat([jump[:, :1], apart[None].expand(N_CANDIDATES, -1, -1, -1)], dim=1)
-    cost = F.pad(10 * (jump + apart), (0, 0, 0, 0, 0, 1, 0, 1), value=10.0)
+    cost = F.pad(jump + apart, (0, 0, 0, 0, 0, 1, 0, 1), value=10.0)
     cost[-1, -1] = 1.0
     cost[..., 0] = 0.0
     steps = cost + torch.cat([local, unvoiced])[:, None]
-    identity = torch.full(steps.shape[:2], 1e9, device=steps.device).fill_diagonal_(0.0)[..., None, None]
-    return _best_path(torch.where(mask, steps, identity))
+    return _best_path(torch.where(mask, steps, _no_cost(N_CANDIDATES + 1, steps.device)))
 
 
 # ------------------------------------------------------------------------------------------------ voice quality
 
 
-def _take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return x.gather(1, index.clamp(0, x.shape[1] - 1))
+def _between(x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Values of x (B, n, L) at fractional positions (B, n, P) of its last axis, on straight lines between entries."""
+    position = position.clamp(0, x.shape[2] - 1.001)
+    low = position.floor()
+    index = low.long()
+    left, right = x.gather(2, index), x.gather(2, index + 1)
+    return left + (position - low) * (right - left)
 
 
-def _nearest_extreme(
-    frames: torch.Tensor, around: torch.Tensor, reach: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Position (to a fraction of a sample) and height, both (n,), of the highest sample of frames (n, L) `around`."""
-    width = int(reach.max()) + 1
-    offset = torch.arange(-width, width + 1, device=frames.device)
-    index = (around.round().long()[:, None] + offset).clamp(1, frames.shape[1] - 2)
-    values = torch.where(offset.abs() <= reach[:, None], frames.gather(1, index), -torch.inf)
-    peak = index.gather(1, values.argmax(1, keepdim=True))
-    before, top, after = frames.gather(1, peak - 1), frames.gather(1, peak), frames.gather(1, peak + 1)
-    shift = (0.5 * (before - after) / (before - 2 * top + after).clamp_max(-1e-9)).clamp(-0.5, 0.5)
-    return (peak + shift)[:, 0], top[:, 0]
+def _shimmer(energy: torch.Tensor, period: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
+    """Mean change of level in dB (B, n, 1) between the three periods around the middle of a frame.
+
+    energy (B, n, LONG / FINE) of every FINE samples, period (B, n) in samples. The energy of a whole period is the same
+    wherever in the cycle it begins, so that no mark has to be found.
+    """
+    passed = F.pad(energy.cumsum(2), (1, 0))
+    edges = (LONG / 2 + period[..., None] * period.new_tensor([-1.5, -0.5, 0.5, 1.5])) / FINE
+    level = _decibel(_between(passed, edges).diff(dim=2).clamp_min(0) / period[..., None], floor)
+    return level.diff(dim=2).abs().mean(2, keepdim=True)
 
 
-def _jitter_shimmer(frames: torch.Tensor, period: torch.Tensor) -> torch.Tensor:
-    """Relative change of period and change of level in dB between neighbouring periods of frames (n, LONG): (n, 2)."""
-    centre = torch.full_like(period, LONG / 2)
-    mark, height = _nearest_extreme(frames, centre, period / 2)
-    marks, heights = [mark], [height]
-    for direction in (-1, 1):
-        position = mark
-        position, height = _nearest_extreme(frames, position + direction * period, 0.1 * period)
-        marks.insert(0 if direction < 0 else 2, position)
-        heights.insert(0 if direction < 0 else 2, height)
-    first, second = marks[1] - marks[0], marks[2] - marks[1]
-    jitter = 2 * (second - first).abs() / (second + first)
-    level = 20 * torch.log10(torch.stack(heights, dim=1).clamp_min(1e-5))
-    shimmer = level.diff(dim=1).abs().mean(1)
-    return torch.stack([jitter, shimmer], dim=1)
+def _jitter(f0: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
+    """Bend (B, n) of the unsmoothed pitch over its neighbours in semitones, which a steady rise or fall has none of."""
+    after, before = _neighbours(f0, voiced)
+    return (after - 2 * f0 + before).abs().clamp_max(OCTAVE_ERROR) * voiced
 
 
 def _formants(autocorrelation: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Frequency and bandwidth in Hz of the three lowest peaks of the all-pole envelope: (n, 3, 2), 0 if missing."""
-    r = autocorrelation / autocorrelation[:, :1].clamp_min(FLOOR)
-    predictor, error = r.new_zeros(len(r), 0), r[:, 0] + 1e-6
+    """Frequency and bandwidth in Hz, and level in dB, of the all-pole envelope around three formants: (B, n, 9).
+
+    They are the centre, the width and the mass of the envelope within a window on each formant's range.
+    """
+    r = autocorrelation / autocorrelation[..., :1].clamp_min(FLOOR)
+    predictor, error = r[..., :0], r[..., :1] + 1e-6
     for order in range(1, LPC_ORDER + 1):  # Levinson-Durbin
-        reflection = (r[:, order] - (predictor * r[:, 1:order].flip(1)).sum(1)) / error
-        predictor = torch.cat([predictor - reflection[:, None] * predictor.flip(1), reflection[:, None]], dim=1)
+        ahead = predictor.flip(2)
+        reflection = (r[..., order : order + 1] - (predictor * r[..., 1:order].flip(2)).sum(2, keepdim=True)) / error
+        predictor = torch.cat([predictor - reflection * ahead, reflection], dim=2)
         error = error * (1 - reflection.square()).clamp_min(1e-6)
-    response = torch.cat([torch.ones_like(predictor[:, :1]), -predictor], dim=1) @ c["lpc_response"]
-    envelope = -response.unflatten(1, (2, -1)).square().sum(1).clamp_min(FLOOR).log()  # ln |H|^2 on a linear grid
-    middle = envelope[:, 1:-1]
-    passed = ((middle > envelope[:, :-2]) & (middle >= envelope[:, 2:])).cumsum(1)
-    index = (passed[:, None] < torch.arange(1, 4, device=r.device)[:, None]).sum(2)  # (n, 3): the k-th peak
-    found = index < middle.shape[1]
-    index = index.clamp_max(middle.shape[1] - 1)
-    before, top, after = (envelope.gather(1, index + d) for d in (0, 1, 2))
-    bend = (before - 2 * top + after).clamp_max(-1e-6)
-    frequency = (index + 1 + 0.5 * (before - after) / bend) * LPC_RATE / 2 / LPC_GRID
-    bandwidth = (8 / -bend).sqrt() * LPC_RATE / 2 / LPC_GRID  # ln |H|^2 = top - (2 (f - f0) / bandwidth)^2 nearby
-    return torch.where(found[..., None], torch.stack([frequency, bandwidth.clamp_max(2000)], dim=2), 0.0)
-
-
-def _voice_quality(frames: torch.Tensor, hertz: torch.Tensor, autocorrelation: torch.Tensor, c: dict) -> torch.Tensor:
-    """Descriptors (n, len(_VOICE_NAMES)) of voiced 60 ms frames (n, LONG) with pitch `hertz` (n,)."""
-    period = SAMPLING_RATE / hertz
-    power = _power_spectrum(frames * c["gauss"], LONG_FFT)
-    correlation = torch.fft.irfft(power, n=LONG_FFT)
-    lag = period.round().long()[:, None] + torch.arange(-2, 3, device=frames.device)
-    periodic = (_take(correlation, lag).amax(1) / correlation[:, 0].clamp_min(FLOOR)).clamp(1e-5, 1 - 1e-5)
-    hnr = 10 * torch.log10(periodic / (1 - periodic))
-
-    nearby = F.max_pool1d(power[:, None], 3, 1, 1)[:, 0]
-    formants = _formants(autocorrelation, c)
-    per_bin = LONG_FFT / SAMPLING_RATE
-
-    def harmonics(k: torch.Tensor) -> torch.Tensor:
-        return _decibel(_take(nearby, (k.clamp_min(1) * hertz[:, None] * per_bin).round().long()))
-
-    first_two = harmonics(hertz.new_tensor([[1.0, 2.0]]))
-    nearest = (formants[..., 0] / hertz[:, None]).round()
-    amplitude = torch.stack([harmonics(nearest + d) for d in (-1, 0, 1)]).amax(0) - first_two[:, :1]
-    shape = torch.stack([hnr, first_two[:, 0] - first_two[:, 1], -amplitude[:, 2]], dim=1)
-    resonances = torch.cat([formants, amplitude[..., None]], dim=2).flatten(1)
-    return torch.cat([_jitter_shimmer(frames, period), shape, resonances], dim=1)
+    response = torch.cat([torch.ones_like(error), -predictor], dim=2) @ c["lpc_response"]
+    cosine, sine = response.split(LPC_GRID + 1, dim=2)
+    envelope = 1 / (cosine.square() + sine.square()).clamp_min(1e-6)
+    mass, first, second = (envelope @ c["formants"]).split(len(FORMANTS), dim=2)
+    away = first / mass
+    spread = (second / mass - away.square()).clamp_min(1e-6).sqrt()
+    level = _decibel(mass * error * autocorrelation[..., :1].clamp_min(FLOOR))
+    middle, width = r.new_tensor(FORMANTS).unbind(1)
+    return torch.cat([middle + width * away, width * spread, level], dim=2)
 
 
 # ------------------------------------------------------------------------------------------------ contours
+
+
+def _neighbours(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The frame after and the frame before each frame of x (B, U), itself in place of one outside the mask."""
+    after = torch.where(F.pad(mask[:, 1:], (0, 1)), F.pad(x[:, 1:], (0, 1)), x)
+    before = torch.where(F.pad(mask[:, :-1], (1, 0)), F.pad(x[:, :-1], (1, 0)), x)
+    return after, before
 
 
 def _smooth(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -392,8 +411,7 @@ def _smooth(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def _delta(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Half the difference of the two neighbours of each frame of x (B, U), itself in place of one outside the mask."""
-    after = torch.where(F.pad(mask[:, 1:], (0, 1)), F.pad(x[:, 1:], (0, 1)), x)
-    before = torch.where(F.pad(mask[:, :-1], (1, 0)), F.pad(x[:, :-1], (1, 0)), x)
+    after, before = _neighbours(x, mask)
     return torch.where(mask, (after - before) / 2, 0.0)
 
 
@@ -417,75 +435,42 @@ def _percentiles(x: torch.Tensor, mask: torch.Tensor, points: tuple[float, ...])
     return torch.where(mask.any(1, keepdim=True), value, 0.0)
 
 
-def _pack(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The frames of x (B, U) in the mask moved to the front, and their mask."""
-    order = torch.argsort((~mask).to(torch.uint8), dim=1, stable=True)
-    return x.gather(1, order), mask.gather(1, order)
+def _changes(x: torch.Tensor, mask: torch.Tensor, largest: float = math.inf) -> torch.Tensor:
+    """Changes (B, U - 1) of x (B, U) from a frame to the next, 0 unless both lie in the mask, `largest` at most."""
+    change = torch.where(mask[:, 1:] & mask[:, :-1], x[:, 1:] - x[:, :-1], 0.0)
+    return change.clamp(-largest, largest)
 
 
-def _previous(value: torch.Tensor, event: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-    """The value (B, U) at the last event before each frame, 0 if there was none."""
-    latest = torch.cummax(torch.where(event, time, -1), dim=1).values
-    latest = F.pad(latest[:, :-1], (1, 0), value=-1)
-    return torch.where(latest >= 0, value.gather(1, latest.clamp_min(0)), 0)
+def _slope_statistics(change: torch.Tensor) -> torch.Tensor:
+    """Mean and deviation of rising and of falling slopes (B, 4) per second, from changes (B, U - 1).
 
-
-def _turning_points(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Swings of more than a tenth of the range of x (B, U); mask (B, U) is true at the front.
-
-    Returns (rising, falling, slope), all (B, U + 1): at the frame where a swing is known to have ended, whether it rose
-    or fell, and its slope per second, positive either way. The swing under way at the end counts at the last frame. The
-    entry after it is the way from the last turning point to the last frame; as in eGeMAPS that keeps its sign.
+    Every change counts by its size: these are statistics of the slope met on a unit of the way up or down, whatever
+    ripple lies on the way.
     """
-    n = x.shape[1]
-    with torch.no_grad():
-        inside = torch.where(mask, x, x[:, :1])
-        width = 0.1 * (inside.amax(1, keepdim=True) - inside.amin(1, keepdim=True))
-        # Backlash y_t = clamp(y_{t-1}, x_t - width, x_t): it turns when x has turned by more than the width. Clamps
-        # compose to clamps, so all prefixes come from log2(U) rounds of doubling.
-        direction = torch.sign(x.diff(dim=1))
-        extreme = F.pad(direction[:, :-1] * direction[:, 1:] < 0, (1, 1)) & F.pad(mask[:, 1:], (0, 1))
-        low, high = torch.where(extreme, x - width, -torch.inf), torch.where(extreme, x, torch.inf)
-        step = 1
-        while step < n:
-            new_low = low[:, :-step].clamp(low[:, step:], high[:, step:])
-            new_high = high[:, :-step].clamp(low[:, step:], high[:, step:])
-            low, high = torch.cat([low[:, :step], new_low], dim=1), torch.cat([high[:, :step], new_high], dim=1)
-            step *= 2
-        follow = x[:, :1].clamp(low, high)
-        direction = torch.sign(F.pad(follow.diff(dim=1), (1, 0)))
-        last = (mask.sum(1, keepdim=True) - 1).clamp_min(0)
-        time = torch.arange(n, device=x.device).expand_as(x)
-        moved = torch.cummax(torch.where(direction != 0, time, 0), dim=1).values
-        before = F.pad(moved[:, :-1], (1, 0))  # the last frame before this one that moved, 0 if none
-        turned = (before > 0) & (direction == -direction.gather(1, before)) & (direction != 0)
-        # a swing ends where it turns, or at the last frame; the one from the first frame can be too small to count
-        final = time == last
-        heading = direction.gather(1, torch.where(turned, before, moved))
-        end = torch.where(turned, before, moved)
-        ended = turned | final
-        start = _previous(before, turned, time)
-        ended = ended & ((x.gather(1, end) - x.gather(1, start)).abs() >= width) & (end > start)
-        start = _previous(before, turned & ended, time)
-        finished = torch.where(final & ended, end, 0).amax(1, keepdim=True)
-        tail_falls = (final & ended & (heading > 0)).any(1, keepdim=True)
-        tail = (final & ended).any(1, keepdim=True) & (last > finished)
-        rising, falling = ended & (heading > 0), ended & (heading < 0)
-        rising, falling = torch.cat([rising, tail & ~tail_falls], dim=1), torch.cat([falling, tail & tail_falls], dim=1)
-        start, end = torch.cat([start, finished], dim=1), torch.cat([end, last], dim=1)
-    rise = x.gather(1, end) - x.gather(1, start)
-    slope = rise / ((end - start).clamp_min(1) * (HOP / SAMPLING_RATE))
-    return rising, falling, torch.cat([slope[:, :-1].abs(), slope[:, -1:]], dim=1)
-
-
-def _slope_statistics(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of rising and of falling slopes (B, 4) of x (B, U) per second; the number of peaks (B,)."""
-    rising, falling, slope = _turning_points(x, mask)
     statistics = []
-    for chosen in (rising, falling):
-        mean, std = _mean_std(slope[..., None], chosen)
-        statistics += [mean, torch.where(chosen.sum(1, keepdim=True) > 1, std, 0.0)]
-    return torch.cat(statistics, dim=1), rising[:, :-1].sum(1).to(x.dtype)
+    for size in (change.clamp_min(0), (-change).clamp_min(0)):
+        total = size.sum(1, keepdim=True) + 1e-3
+        mean = size.square().sum(1, keepdim=True) / total
+        std = ((size * (size - mean).square()).sum(1, keepdim=True) / total + 1e-12).sqrt()
+        statistics += [mean * SAMPLING_RATE / HOP, std * SAMPLING_RATE / HOP]
+    return torch.cat(statistics, dim=1)
+
+
+def _peaks_per_second(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Rate (B, 1) of the frames of x (B, U) that are the highest within 50 ms.
+
+    A peak counts in full if x rises to it and falls from it by a tenth of the range of x within these 50 ms, else for
+    less. Of two that are almost as high either counts, so that rounding does not change the rate.
+    """
+    reach = 5
+    high, low = torch.where(mask, x, -torch.inf), torch.where(mask, -x, -torch.inf)
+    highest = F.max_pool1d(high[:, None], 2 * reach + 1, 1, reach)[:, 0]
+    lowest = F.max_pool1d(F.pad(low, (reach, reach), value=-torch.inf)[:, None], reach + 1, 1)[:, 0]
+    lowest = torch.minimum(lowest[:, :-reach], lowest[:, reach:])  # before and after
+    spread = (high.amax(1, keepdim=True) + low.amax(1, keepdim=True)).clamp_min(1e-3)
+    weight = ((highest + lowest) / (0.1 * spread)).clamp(0, 1)
+    seconds = mask.sum(1, keepdim=True) * (HOP / SAMPLING_RATE)
+    return torch.where(mask & (high == highest), weight, 0.0).sum(1, keepdim=True) / seconds
 
 
 @torch.no_grad()
@@ -495,13 +480,15 @@ def _run_statistics(on: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     As in eGeMAPS a gap of one frame does not end a run and a run has at least three frames.
     """
     on = on & mask
-    bridged = on | (F.pad(on[:, :-1], (1, 0)) & F.pad(on[:, 1:], (0, 1)) & mask)
-    start = bridged & ~F.pad(bridged[:, :-1], (1, 0))
-    run = start.long().cumsum(1) * bridged  # 0 outside runs
-    frames = torch.zeros(on.shape[0], on.shape[1] + 1, device=on.device)
-    solid = frames.scatter_add(1, run, on.float())[:, 1:]
-    length = frames.scatter_add(1, run, bridged.float())[:, 1:]
-    kept = solid >= 3
+    bridged = F.pad(on | (F.pad(on[:, :-1], (1, 0)) & F.pad(on[:, 1:], (0, 1)) & mask), (2, 2))
+    core = bridged[:, :-2] & bridged[:, 1:-1] & bridged[:, 2:]  # middles of three: (B, U + 2)
+    run = F.pad(core[:, :-2] | core[:, 1:-1] | core[:, 2:], (1, 1))  # (B, U) with one frame off at both ends
+    time = torch.arange(run.shape[1] - 1, device=run.device, dtype=torch.float32)
+    begin, end = run[:, 1:] & ~run[:, :-1], run[:, :-1] & ~run[:, 1:]
+    # the k-th run is from the k-th begin to the k-th end
+    begins, ends = (torch.where(x, time, torch.inf).sort(dim=1).values for x in (begin, end))
+    kept = begins < torch.inf
+    length = torch.where(kept, ends - begins, 0.0)
     mean, std = _mean_std(((length - 1) * (HOP / SAMPLING_RATE))[..., None], kept)
     count = kept.sum(1, keepdim=True)
     return torch.cat([count.float(), mean, torch.where(count > 1, std, 0.0)], dim=1)
@@ -546,7 +533,7 @@ FUNCTIONAL_NAMES = (
 
 CUES = {
     "f0_level": {"f0.mean": 1, "f0.p20": 1, "f0.p50": 1, "f0.p80": 1},
-    "f0_variability": {"f0.range": 1, "f0.rising_mean": 1, "f0.falling_mean": 1},
+    "f0_variability": {"f0.range": 1},
     "loudness": {"loudness.mean": 1, "loudness.p50": 1, "loudness.p80": 1, "sound_level": 1},
     "high_frequency_energy": {
         "voiced.alpha_ratio.mean": 1,
@@ -558,15 +545,12 @@ CUES = {
 }
 
 
-def _contour_statistics(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ten statistics of `_contour_names` (B, 10) of x (B, U) over a mask, and the number of peaks (B,)."""
-    packed, front = _pack(x, mask)
-    packed = torch.where(front, packed, 0.0)
-    mean, std = _mean_std(packed[..., None], front)
-    points = _percentiles(packed, front, (0.2, 0.5, 0.8))
-    slopes, peaks = _slope_statistics(packed, front)
+def _contour_statistics(x: torch.Tensor, mask: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """The ten statistics of `_contour_names` (B, 10) of x (B, U) over a mask, and of its changes (B, U - 1)."""
+    mean, std = _mean_std(x[..., None], mask)
+    points = _percentiles(x, mask, (0.2, 0.5, 0.8))
     spread = points[:, 2:] - points[:, :1]
-    return torch.cat([mean, std / mean.abs().clamp_min(1e-3), points, spread, slopes], dim=1), peaks
+    return torch.cat([mean, std / mean.abs().clamp_min(1e-3), points, spread, _slope_statistics(change)], dim=1)
 
 
 class SereDynamics(nn.Module):
@@ -576,7 +560,7 @@ class SereDynamics(nn.Module):
         """Describe clips.
 
         Args:
-            input_values: (B, N) waveforms in [-1, 1] at 16 kHz.
+            input_values: (B, N) waveforms in [-1, 1] at 16 kHz; a constant offset of a clip counts for nothing.
             attention_mask: (B, N), nonzero at real samples, right padded; None if all are real.
 
         Returns:
@@ -594,103 +578,134 @@ class SereDynamics(nn.Module):
                 f"not {tuple(attention_mask.shape)}."
             )
         with torch.autocast(device_type=input_values.device.type, enabled=False):
-            return self._describe(input_values.float(), attention_mask)
+            waveform = input_values.float()
+            real = torch.ones_like(waveform) if attention_mask is None else attention_mask
+            return self._describe(without_offset(waveform, real), real.bool().sum(1))
 
-    def _describe(self, waveform: torch.Tensor, attention_mask: torch.Tensor | None) -> DynamicsOutput:
-        batch, samples = waveform.shape
-        device = waveform.device
-        c = _constants(device)
-        if attention_mask is None:
-            length = torch.full((batch,), samples, device=device)
-        else:
-            length = attention_mask.long().sum(1)
-            waveform = torch.where(attention_mask.bool(), waveform, 0.0)
+    def _describe(self, waveform: torch.Tensor, length: torch.Tensor) -> DynamicsOutput:
+        """Describe waveforms (B, N), zeros beyond the length (B,) of each."""
+        samples = waveform.shape[1]
+        c = _constants(waveform.device)
         n = max(1, samples // HOP - 1)
-        mask = torch.arange(n, device=device) < (length // HOP - 1).clamp_min(1)[:, None]  # (B, n)
-        padded = F.pad(waveform, (LEAD, max(0, HOP * (n - 1) + LONG - LEAD - samples)))
+        frame = torch.arange(n, device=waveform.device)
+        mask = frame < (length // HOP - 1).clamp_min(1)[:, None]  # (B, n)
+        padded = F.pad(waveform, (LEAD, HOP * (n - 1) + LONG - LEAD - samples))
+        power = waveform.square().sum(1, keepdim=True) / length.clamp_min(1)[:, None]
 
-        spectral, frequency, voicing, loud, autocorrelation = self._analyse(padded, mask, c)
+        analysed = self._analyse(padded.unflatten(1, (n + LONG // HOP - 1, HOP)), power[..., None], c)
+        spectral, frequency, voicing, loud, quality = analysed
+        spectral = torch.cat([spectral[..., :6], spectral[..., 6:7] * (frame > 0)[:, None], spectral[..., 7:]], dim=2)
         choice = _choose_pitch(frequency, voicing, mask)
-        voiced = (choice < N_CANDIDATES) & (loud[..., 0] > 0)
+        voiced = (choice < N_CANDIDATES) & (loud[..., 0] > 0) & mask
         chosen = choice.clamp_max(N_CANDIDATES - 1)[..., None]
         f0 = 12 * (frequency.gather(2, chosen)[..., 0] - math.log2(SEMITONE_BASE)) * voiced
         voicing = torch.where(voiced, voicing.gather(2, chosen)[..., 0], voicing.amax(2))
-        even = (torch.arange(n, device=device) % 2 == 0) & voiced
-        quality = self._voice_quality(padded, f0, even, autocorrelation, c)
+        quality = self._voice_quality(quality, f0, voiced, power[..., None])
 
         raw = spectral
         spectral = _smooth(spectral, mask)
         f0 = _smooth(f0[..., None], voiced)[..., 0]
-        functionals = self._functionals(spectral, raw, f0, quality, mask, voiced, even, waveform, length)
-        deltas = [_delta(spectral[..., 0], mask)[..., None], _delta(f0, voiced)[..., None]]
-        frames = torch.cat([f0[..., None], voicing[..., None], spectral, quality, *deltas], dim=2)
+        functionals = self._functionals(spectral, raw, f0, quality, mask, voiced, power)
+        deltas = [_delta(spectral[..., 0], mask), _delta(f0, voiced)]
+        contours = torch.cat([torch.stack([f0, voicing], dim=2), spectral, torch.stack(deltas, dim=2)], dim=2)[:, ::2]
+        frames = torch.cat([contours[..., :-2], quality, contours[..., -2:]], dim=2)
         t = max(1, samples // (2 * HOP))
-        frame_mask = torch.arange(t, device=device) < (length // (2 * HOP)).clamp_min(1)[:, None]
-        return DynamicsOutput(frames[:, ::2][:, :t] * frame_mask[..., None], frame_mask, functionals)
+        frame_mask = torch.arange(t, device=waveform.device) < (length // (2 * HOP)).clamp_min(1)[:, None]
+        return DynamicsOutput(frames[:, :t] * frame_mask[..., None], frame_mask, functionals)
 
-    def _analyse(self, padded: torch.Tensor, mask: torch.Tensor, c: dict) -> tuple[torch.Tensor, ...]:
-        """Of the real frames: spectral descriptors (B, n, S), frequency and voicing of the pitch candidates
-        (B, n, K) each, loud or silent (B, n, 1) and autocorrelations (B, n, P + 1).
+    def _analyse(self, blocks: torch.Tensor, power: torch.Tensor, c: dict) -> tuple[torch.Tensor, ...]:
+        """Analyse all frames, on a CPU some at a time.
+
+        blocks (B, hops, HOP) of the padded waveforms, power (B, 1, 1) of the clips -> spectral descriptors (B, n, S),
+        frequency and voicing of the pitch candidates (B, n, K) each, loud or silent (B, n, 1), and what the voice
+        quality is made of, of every other frame (B, ceil(n / 2), Q).
         """
-        clip, frame = mask.nonzero(as_tuple=True)
-        parts, previous = [], None
-        for rows, times in zip(clip.split(CHUNK), frame.split(CHUNK), strict=True):
-            descriptors, power = _short_descriptors(_frames(padded[:, LEAD:], rows, times, SHORT), c)
-            magnitude = (power[:, : 5000 * SHORT_FFT // SAMPLING_RATE + 1] + 1e-20).sqrt()
-            past = torch.cat([magnitude[:1] if previous is None else previous, magnitude[:-1]])
-            previous = magnitude[-1:]
-            flux = ((magnitude - past).square().mean(1, keepdim=True) + 1e-20).sqrt() * (times > 0)[:, None]
-            pitch = _pitch_candidates(_frames(padded, rows, times, LONG), c)
-            lags = power[:, : len(c["lpc_cosine"])] @ c["lpc_cosine"]
-            parts.append(torch.cat([descriptors[:, :6], flux, descriptors[:, 6:], pitch, lags], dim=1))
-        joined = torch.cat(parts)
-        grid = joined.new_zeros(*mask.shape, joined.shape[1])
-        grid[mask] = joined
-        return grid.split([len(_SHORT_NAMES), N_CANDIDATES, N_CANDIDATES, 1, LPC_ORDER + 1], dim=2)
+        clips, n = blocks.shape[0], blocks.shape[1] - LONG // HOP + 1
+        if blocks.device.type == "cpu" and not torch.compiler.is_compiling():
+            steps = min(n, BLOCK)
+            rows = max(1, BLOCK // steps)
+            parts = [
+                [self._analyse_block(blocks[k : k + rows], power[k : k + rows], i, min(n, i + steps), c)
+                 for i in range(0, n, steps)]
+                for k in range(0, clips, rows)
+            ]  # fmt: skip
+            every, others = (
+                torch.cat([torch.cat([block[i] for block in row], dim=1) for row in parts]) for i in (0, 1)
+            )
+        else:
+            every, others = self._analyse_block(blocks, power, 0, n, c)
+        return *every.split([len(_SHORT_NAMES), N_CANDIDATES, N_CANDIDATES, 1], dim=2), others
 
-    def _voice_quality(self, padded, f0, chosen, autocorrelation, c) -> torch.Tensor:
-        """Voice quality (B, n, V) of the frames in `chosen` (B, n), 0 elsewhere."""
-        clip, frame = chosen.nonzero(as_tuple=True)
-        hertz = SEMITONE_BASE * 2 ** (f0[chosen] / 12)
-        grid = f0.new_zeros(*f0.shape, len(_VOICE_NAMES))
-        if len(clip) == 0:
-            return grid
-        parts = zip(*(x.split(CHUNK) for x in (clip, frame, hertz, autocorrelation[chosen])), strict=True)
-        grid[chosen] = torch.cat([_voice_quality(_frames(padded, i, t, LONG), h, r, c) for i, t, h, r in parts])
-        return grid
+    def _analyse_block(self, blocks, power, first: int, last: int, c: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Analyse frames `first` (even) to `last`: what is known of every frame, and of every other one."""
+        floor = RELATIVE_FLOOR * power * c["hamming"].square().sum() + FLOOR
+        lead = LEAD // HOP
+        before = max(0, first - 1)
+        short = _power_spectrum(_frames(blocks[:, lead:], before, last, c["hamming"]), SHORT_FFT)
+        past, short = short[:, :1], short[:, first - before :]
+        descriptors = _short_descriptors(short, floor, c)
+        long = _power_spectrum(_frames(blocks, first, last, c["gauss"]), LONG_FFT)
+        energy = 2 * long.sum(2, keepdim=True) - long[..., :1] - long[..., -1:]  # Parseval
+        loud = energy > SILENCE_RMS**2 * LONG * LONG_FFT
+        every = [descriptors[..., :6], _flux(short, past), descriptors[..., 6:], _pitch_candidates(long, c), loud]
+        short, long = short[:, ::2], long[:, ::2]
+        correlation = long @ c["periods"]
+        correlation = correlation[..., 1:] / correlation[..., :1].clamp_min(FLOOR)
+        harmonics = torch.maximum(torch.maximum(long[..., :-2], long[..., 1:-1]), long[..., 2:])
+        formants = _formants(short[..., : len(c["lpc_cosine"])] @ c["lpc_cosine"], c)
+        fine = blocks.unflatten(2, (HOP // FINE, FINE)).square().sum(3)
+        fine = torch.cat([fine[:, first + i : last + i : 2] for i in range(LONG // HOP)], dim=2)
+        return torch.cat(every, dim=2), torch.cat([formants, correlation, harmonics[..., :HARMONIC_BINS], fine], dim=2)
 
-    def _functionals(self, spectral, raw, f0, quality, mask, voiced, even, waveform, length) -> torch.Tensor:
+    def _voice_quality(self, parts, f0, voiced, power) -> torch.Tensor:
+        """Voice quality (B, ceil(n / 2), V) of every other frame, 0 where it is unvoiced."""
+        jitter = _jitter(f0, voiced)[:, ::2, None]
+        f0, voiced = f0[:, ::2, None], voiced[:, ::2, None]
+        period = SAMPLING_RATE / (SEMITONE_BASE * torch.exp2(f0 / 12))
+        sizes = [3 * len(FORMANTS), PERIOD_MAX - PERIOD_MIN + 1, HARMONIC_BINS, LONG // FINE]
+        formants, correlation, harmonics, fine = parts.split(sizes, dim=2)
+        lags = period.round().long() - PERIOD_MIN + torch.arange(-2, 3, device=f0.device)
+        periodic = correlation.gather(2, lags.clamp(0, sizes[1] - 1)).amax(2, keepdim=True).clamp(1e-5, 1 - 1e-5)
+        hnr = 10 * torch.log10(periodic / (1 - periodic))
+        bins = LONG_FFT / period * period.new_tensor([1.0, 2.0]) - 1
+        first, second = _decibel(_between(harmonics, bins)).split(1, dim=2)
+        frequency, bandwidth, level = formants.split(len(FORMANTS), dim=2)
+        amplitude = level - first
+        shimmer = _shimmer(fine, period[..., 0], RELATIVE_FLOOR * power + FLOOR)
+        resonances = torch.stack([frequency, bandwidth, amplitude], dim=3).flatten(2)
+        quality = torch.cat([jitter, shimmer, hnr, first - second, -amplitude[..., 2:], resonances], dim=2)
+        return torch.where(voiced, quality, 0.0)
+
+    def _functionals(self, spectral, raw, f0, quality, mask, voiced, power) -> torch.Tensor:
         """Functionals (B, F) in the order of FUNCTIONAL_NAMES."""
         unvoiced = mask & ~voiced
         column = {name: i for i, name in enumerate(_SHORT_NAMES)}
-        f0_statistics, _ = _contour_statistics(f0, voiced)
-        loudness_statistics, peaks = _contour_statistics(spectral[..., 0], mask)
+        loudness = spectral[..., 0]
         seconds = mask.sum(1, keepdim=True) * (HOP / SAMPLING_RATE)
-        overall = _mean_std(spectral[..., [column[k] for k in _OVERALL]], mask)
-        selected = [column[k] for k in _VOICED_SPECTRAL]
-        in_voiced = _mean_std(_smooth(raw[..., selected], voiced), voiced)
-        quality = _mean_std(quality, even)
-        in_unvoiced = _mean_std(_smooth(raw[..., [column[k] for k in _UNVOICED_SPECTRAL]], unvoiced), unvoiced)[0]
+        first = column["spectral_flux"]
+        overall = _mean_std(spectral[..., first:], mask)
+        in_voiced = _mean_std(_smooth(raw[..., column["alpha_ratio"] :], voiced), voiced)
+        quality = _mean_std(quality, voiced[:, ::2])
+        in_unvoiced = _mean_std(_smooth(raw[..., column["alpha_ratio"] : first + 1], unvoiced), unvoiced)[0]
         voiced_runs, unvoiced_runs = _run_statistics(voiced, mask), _run_statistics(unvoiced, mask)
         cepstrum = spectral[..., -N_MFCC:]
         changes = _mean_std(
             F.pad(cepstrum[:, 1:] - cepstrum[:, :-1], (0, 0, 1, 0)), voiced & F.pad(mask[:, :-1], (1, 0))
         )[1]
-        energy = waveform.square().sum(1, keepdim=True) / length.clamp_min(1)[:, None]
         return torch.cat(
             [
-                f0_statistics,
-                loudness_statistics,
+                _contour_statistics(f0, voiced, _changes(f0, voiced, OCTAVE_ERROR)),
+                _contour_statistics(loudness, mask, _changes(loudness, mask)),
                 *overall,
                 torch.cat([quality[0], in_voiced[0], quality[1], in_voiced[1]], dim=1),
                 in_unvoiced,
-                peaks[:, None] / seconds,
+                _peaks_per_second(loudness, mask),
                 voiced_runs[:, :1] / seconds,
                 voiced_runs[:, 1:],
                 unvoiced_runs[:, 1:],
-                _decibel(energy),
+                _decibel(power),
                 changes,
-                _mean_std(_delta(spectral[..., 0], mask)[..., None], mask)[1],
+                _mean_std(_delta(loudness, mask)[..., None], mask)[1],
                 _mean_std(_delta(f0, voiced)[..., None], voiced)[1],
             ],
             dim=1,

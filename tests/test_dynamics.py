@@ -16,7 +16,7 @@ CLIPS_PER_CORPUS = 13
 # the same cues in openSMILE's eGeMAPSv02 functionals
 SMILE_CUES = {
     "f0_level": {0: 1, 2: 1, 3: 1, 4: 1},
-    "f0_variability": {5: 1, 6: 1, 8: 1},
+    "f0_variability": {5: 1},
     "loudness": {10: 1, 13: 1, 14: 1, 87: 1},
     "high_frequency_energy": {58: 1, 60: -1, 64: 1, 22: -1},
     "tempo": {82: 1, 83: -1, 81: 1},
@@ -107,8 +107,7 @@ def test_cues_match_opensmile(name):
         for expected, _, ours in reference().values()
     ]
     match = np.corrcoef(*(np.concatenate(side) for side in zip(*pairs, strict=True)))[0, 1]
-    # pitch slopes hang on single frames that either side takes for an octave higher or lower
-    assert match > (0.8 if name == "f0_variability" else 0.95)
+    assert match > 0.95
 
 
 @pytest.mark.parametrize("pitch", [80, 100, 130, 170, 220, 290, 400])
