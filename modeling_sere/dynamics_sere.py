@@ -31,21 +31,24 @@ SHORT, SHORT_FFT = 320, 512  # 20 ms frames: loudness and spectrum
 LONG, LONG_FFT = 960, 1024  # 60 ms frames: pitch and harmonics
 LEAD = (LONG - SHORT) // 2  # both frames share their centre, so long ones start this many samples before the clip
 BLOCK = 512  # frames analysed at a time on a CPU, so that the work stays in its cache
-LONGEST_TRACED = 15  # levels of the pitch path in a graph for any length: 2^15 frames, 5 minutes
+PATH_BLOCK = 32  # frames that the pitch path takes together
+TRACED_DOUBLINGS = 10  # of blocks, in a graph for any length: 2^10 blocks are 5 minutes
 
 PITCH_MIN, PITCH_MAX = 55.0, 1000.0
 N_CANDIDATES = 6
 N_HARMONICS, HARMONIC_DECAY = 15, 0.85
 VOICING_THRESHOLD = 0.7
 SILENCE_RMS = 1e-3
+ONSET = 1e-2  # power over that of the clip at which its sound begins
 SEMITONE_BASE = 27.5
 LPC_RATE, LPC_ORDER, LPC_GRID = 11000, 11, 128
 PRE_EMPHASIS = 0.97
 FORMANTS = ((550.0, 250.0), (1600.0, 450.0), (2700.0, 500.0))  # centre and half width in Hz of the search for each
 N_MEL, N_MFCC = 26, 12
 FLOOR = 1e-10
-# Power this far below the mean of the clip is inaudible beside it; what a file has there is dither or its codec's
-RELATIVE_FLOOR = 1e-6
+# Power this far below the mean of the clip is inaudible beside it, and so is this power of a sample, ten times that of
+# the dither of 16 bits: what a file has there is its format's
+RELATIVE_FLOOR, SAMPLE_FLOOR = 1e-6, 10 * 2.0**-32
 PERIOD_MIN, PERIOD_MAX = int(SAMPLING_RATE / PITCH_MAX) - 2, math.ceil(SAMPLING_RATE / PITCH_MIN) + 2  # lags
 HARMONIC_BINS = math.ceil(2 * PITCH_MAX * LONG_FFT / SAMPLING_RATE) + 3  # that the first two harmonics can reach
 FINE = 4  # samples whose energy is summed for the level of single periods
@@ -85,6 +88,26 @@ def without_offset(waveform: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     waveform = torch.where(real, waveform, 0.0)
     mean = waveform.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)
     return torch.where(real, waveform - mean, 0.0)
+
+
+def from_onset(waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take each clip's offset away, and up to 20 ms of silence at its start, so that frames begin with the sound.
+
+    Silence that was put before a clip then does not move the grid of frames within it. A frame stays within 20 ms of
+    where it was; whole frames of silence stay.
+
+    waveform (B, N), mask (B, N), nonzero at real samples, right padded -> both again, zeros at padding.
+    """
+    waveform = without_offset(waveform, mask)
+    length = mask.bool().sum(1, keepdim=True)
+    time = torch.arange(waveform.shape[1], device=waveform.device)
+    sounds = waveform.square() > ONSET * waveform.square().sum(1, keepdim=True) / length.clamp_min(1)
+    onset = torch.where(sounds, time, 0x7FFFFFFF).amin(1, keepdim=True)
+    shift = torch.where(sounds.any(1, keepdim=True), onset % (2 * HOP), 0)
+    place = time + shift
+    kept = place < length
+    moved = waveform.gather(1, place.clamp_max(waveform.shape[1] - 1))
+    return torch.where(kept, moved, 0.0), kept.long()
 
 
 # ------------------------------------------------------------------------------------------------ constants
@@ -164,9 +187,15 @@ def _formant_moments() -> np.ndarray:
     return np.stack([np.exp(-0.5 * x**2) * x**power for power in range(3) for x in away], axis=1)
 
 
-@lru_cache(maxsize=8)
 def _constants(device: torch.device) -> dict[str, torch.Tensor]:
     """All windows and filters. Not buffers: models are built on the meta device, where those would be lost."""
+    if torch.compiler.is_compiling():  # tensors of a trace must not be kept for other calls
+        return {name: value.to(device) for name, value in _kept_constants(torch.device("cpu")).items()}
+    return _kept_constants(device)
+
+
+@lru_cache(maxsize=8)
+def _kept_constants(device: torch.device) -> dict[str, torch.Tensor]:
     frequency = np.arange(SHORT_FFT // 2 + 1) * SAMPLING_RATE / SHORT_FFT
     centre = (LONG - 1) / 2
     order = np.arange(1, N_MFCC + 1)
@@ -209,6 +238,11 @@ def _frames(blocks: torch.Tensor, first: int, last: int, window: torch.Tensor) -
     """Windowed frames (B, last - first, L) that begin at the hops `first` to `last` of blocks (B, hops, HOP)."""
     parts = window.view(-1, HOP)
     return torch.cat([blocks[:, first + i : last + i] * part for i, part in enumerate(parts)], dim=2)
+
+
+def _others(x: torch.Tensor) -> torch.Tensor:
+    """Every other frame (B, n / 2, K) of x (B, n, K), from the first."""
+    return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2])[:, :, 0]
 
 
 def _power_spectrum(frames: torch.Tensor, n: int) -> torch.Tensor:
@@ -269,48 +303,52 @@ def _pitch_candidates(power: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.
 
 
 def _min_plus(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Product of cost matrices (S, S, ...): the cheapest way through b, then a."""
-    product = (a[:, :, None] + b[None]).amin(1)
-    return product - product.amin((0, 1))  # only differences matter: stays small on long audio
-
-
-def _halves(x: torch.Tensor, no_cost: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Nodes (S, S, B, n) of even and of odd number, the last one followed by a node without cost if n is odd."""
-    n = x.shape[3]
-    pairs = torch.cat([x, no_cost.expand(-1, -1, x.shape[2], 1)], dim=3)[..., : (n + 1) // 2 * 2]
-    return pairs.unflatten(3, ((n + 1) // 2, 2)).unbind(4)
-
-
-def _best_path(steps: torch.Tensor) -> torch.Tensor:
-    """States (B, U) of the cheapest path; steps[i, j, b, u] is the cost of being in i at u coming from j.
-
-    A tree over time instead of a loop: products of neighbouring cost matrices on the way up, the cheapest way to reach
-    and to leave each node on the way down. Time is the last axis because only long inner loops are fast.
-    """
-    states, _, batch, n = steps.shape
-    levels = LONGEST_TRACED if torch.compiler.is_compiling() else (n - 1).bit_length()
-    no_cost = _no_cost(states, steps.device)
-    pairs, node = [], steps
-    for _ in range(levels):
-        pairs.append(_halves(node, no_cost))
-        node = _min_plus(pairs[-1][1], pairs[-1][0])
-    reach = leave = steps.new_zeros(states, batch, 1)
-    sizes = [even.shape[3] for even, _ in pairs]
-    for level in range(levels - 1, -1, -1):
-        even, odd = pairs[level]
-        reach, leave = reach[..., : sizes[level]], leave[..., : sizes[level]]
-        reach_odd = (even + reach).amin(1)
-        leave_even = (odd + leave[:, None]).amin(0)
-        reach = torch.stack([reach, reach_odd], dim=3).flatten(2)
-        leave = torch.stack([leave_even, leave], dim=3).flatten(2)
-        reach, leave = reach - reach.amin(0), leave - leave.amin(0)
-    here = (steps + reach[..., :n]).amin(1)
-    return (here + leave[..., :n]).argmin(0)
+    """Products of cost matrices (nodes, S, S, ...): the cheapest way through b, then a."""
+    product = (a[:, :, :, None] + b[:, None]).amin(2)
+    return product - product.amin((1, 2), keepdim=True)  # only differences matter: stays small on long audio
 
 
 def _no_cost(states: int, device) -> torch.Tensor:
     """The cost matrix (S, S, 1, 1) of staying where one is."""
     return (1e9 * (1 - torch.eye(states, device=device)))[..., None, None]
+
+
+def _across(whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cheapest way to reach each state before, and to leave it after, each block of time.
+
+    whole (1, S, S, B, m) are the cost matrices of m blocks in turn -> (1, S, B, m) twice. Products of all blocks before
+    and after each come from doubling the number of blocks in them.
+    """
+    states, batch, blocks = whole.shape[2:]
+    idle = _no_cost(states, whole.device)[None].expand(-1, -1, -1, batch, -1)
+    past = future = whole
+    for doubling in range(TRACED_DOUBLINGS if torch.compiler.is_compiling() else (blocks - 1).bit_length()):
+        step = 1 << doubling
+        none = idle.expand(-1, -1, -1, -1, step)
+        past = _min_plus(past, torch.cat([none, past], dim=4)[..., :blocks])
+        future = _min_plus(torch.cat([future, none], dim=4)[..., step:], future)
+    return F.pad(past.amin(2), (1, 0))[..., :blocks], F.pad(future.amin(1), (0, 1))[..., 1:]
+
+
+def _best_path(steps: torch.Tensor) -> torch.Tensor:
+    """States (B, U) of the cheapest path; steps[i, j, b, u] is the cost of being in i at u coming from j.
+
+    U is a whole number of blocks. A tree over the time of a block instead of a loop: products of neighbouring cost
+    matrices on the way up, the cheapest way to reach and to leave each node on the way down.
+    """
+    blocks = steps.reshape(*steps.shape[:3], steps.shape[3] // PATH_BLOCK, PATH_BLOCK)
+    tree = [blocks.permute(4, 0, 1, 2, 3).contiguous()]  # the long axes last: only long inner loops are fast
+    while len(tree[-1]) > 1:
+        tree.append(_min_plus(tree[-1][1::2], tree[-1][::2]))
+    reach, leave = _across(tree[-1])
+    for level in reversed(tree[:-1]):
+        reach_odd = (level[::2] + reach[:, None]).amin(2)
+        leave_even = (level[1::2] + leave[:, :, None]).amin(1)
+        reach = torch.stack([reach, reach_odd], dim=1).flatten(0, 1)
+        leave = torch.stack([leave_even, leave], dim=1).flatten(0, 1)
+        reach, leave = reach - reach.amin(1, keepdim=True), leave - leave.amin(1, keepdim=True)
+    here = (tree[0] + reach[:, None]).amin(2)
+    return (here + leave).argmin(1).permute(1, 2, 0).flatten(1)
 
 
 @torch.no_grad()
@@ -320,7 +358,12 @@ def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Te
     Costs as in eGeMAPS (after Luengo et al., ICASSP 2007): for a weak or unusual candidate, for changing between voiced
     and unvoiced, for the size of a jump in pitch, and for leaving a candidate that the next better one was far from.
     """
-    frequency, voicing = frequency.permute(2, 0, 1).contiguous(), voicing.permute(2, 0, 1).contiguous()  # (K, B, U)
+    frames = mask.shape[1]
+    # one block more in a graph: at least two, so that a tracer does not take one for a special case
+    blocks = (frames + PATH_BLOCK - 1) // PATH_BLOCK + int(torch.compiler.is_compiling())
+    beyond = blocks * PATH_BLOCK - frames
+    mask = F.pad(mask, (0, beyond))
+    frequency, voicing = (F.pad(x.permute(2, 0, 1), (0, beyond)) for x in (frequency, voicing))  # (K, B, U)
     hertz = torch.exp2(frequency)
     out_of_range = (1 - hertz / 100).clamp_min(0) + ((hertz - 350) / 250).clamp(0, 1.2)
     local = 2 * (-voicing.clamp_min(0.01).log() + 4.0 * (voicing < VOICING_THRESHOLD)) + out_of_range
@@ -334,7 +377,7 @@ def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Te
     cost[-1, -1] = 1.0
     cost[..., 0] = 0.0
     steps = cost + torch.cat([local, unvoiced])[:, None]
-    return _best_path(torch.where(mask, steps, _no_cost(N_CANDIDATES + 1, steps.device)))
+    return _best_path(torch.where(mask, steps, _no_cost(N_CANDIDATES + 1, steps.device)))[:, :frames]
 
 
 # ------------------------------------------------------------------------------------------------ voice quality
@@ -372,7 +415,7 @@ def _formants(autocorrelation: torch.Tensor, c: dict[str, torch.Tensor]) -> torc
 
     They are the centre, the width and the mass of the envelope within a window on each formant's range.
     """
-    r = autocorrelation / autocorrelation[..., :1].clamp_min(FLOOR)
+    r = autocorrelation / autocorrelation[..., :1]
     predictor, error = r[..., :0], r[..., :1] + 1e-6
     for order in range(1, LPC_ORDER + 1):  # Levinson-Durbin
         ahead = predictor.flip(2)
@@ -385,7 +428,7 @@ def _formants(autocorrelation: torch.Tensor, c: dict[str, torch.Tensor]) -> torc
     mass, first, second = (envelope @ c["formants"]).split(len(FORMANTS), dim=2)
     away = first / mass
     spread = (second / mass - away.square()).clamp_min(1e-6).sqrt()
-    level = _decibel(mass * error * autocorrelation[..., :1].clamp_min(FLOOR))
+    level = _decibel(mass * error * autocorrelation[..., :1])
     middle, width = r.new_tensor(FORMANTS).unbind(1)
     return torch.cat([middle + width * away, width * spread, level], dim=2)
 
@@ -464,13 +507,20 @@ def _peaks_per_second(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
     reach = 5
     high, low = torch.where(mask, x, -torch.inf), torch.where(mask, -x, -torch.inf)
-    highest = F.max_pool1d(high[:, None], 2 * reach + 1, 1, reach)[:, 0]
-    lowest = F.max_pool1d(F.pad(low, (reach, reach), value=-torch.inf)[:, None], reach + 1, 1)[:, 0]
-    lowest = torch.minimum(lowest[:, :-reach], lowest[:, reach:])  # before and after
+    frames = x.shape[1]
+
+    def within(side: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """The largest value of (B, U) from `first` to `last` frames from each one."""
+        padded = F.pad(side, (reach, reach), value=-torch.inf)
+        near = [padded[:, reach + i : reach + i + frames] for i in range(first, last + 1)]
+        return torch.stack(near).amax(0)
+
+    peak = mask & (high > within(high, -reach, -1)) & (high >= within(high, 1, reach))
+    lowest = torch.minimum(within(low, -reach, 0), within(low, 0, reach))
     spread = (high.amax(1, keepdim=True) + low.amax(1, keepdim=True)).clamp_min(1e-3)
-    weight = ((highest + lowest) / (0.1 * spread)).clamp(0, 1)
+    height = torch.where(peak, high + lowest, 0.0)
     seconds = mask.sum(1, keepdim=True) * (HOP / SAMPLING_RATE)
-    return torch.where(mask & (high == highest), weight, 0.0).sum(1, keepdim=True) / seconds
+    return (height / (0.1 * spread)).clamp(0, 1).sum(1, keepdim=True) / seconds
 
 
 @torch.no_grad()
@@ -556,6 +606,10 @@ def _contour_statistics(x: torch.Tensor, mask: torch.Tensor, change: torch.Tenso
 class SereDynamics(nn.Module):
     """Pitch, loudness and timbre of clips; no parameters, no buffers, float32 whatever the autocast."""
 
+    def __init__(self):
+        super().__init__()
+        _kept_constants(torch.device("cpu"))  # before anything is traced
+
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> DynamicsOutput:
         """Describe clips.
 
@@ -584,15 +638,18 @@ class SereDynamics(nn.Module):
 
     def _describe(self, waveform: torch.Tensor, length: torch.Tensor) -> DynamicsOutput:
         """Describe waveforms (B, N), zeros beyond the length (B,) of each."""
+        if waveform.shape[1] < 2 * HOP:
+            waveform = F.pad(waveform, (0, 2 * HOP - waveform.shape[1]))
         samples = waveform.shape[1]
         c = _constants(waveform.device)
-        n = max(1, samples // HOP - 1)
+        pairs = samples // (2 * HOP)
+        n = 2 * pairs
         frame = torch.arange(n, device=waveform.device)
         mask = frame < (length // HOP - 1).clamp_min(1)[:, None]  # (B, n)
         padded = F.pad(waveform, (LEAD, HOP * (n - 1) + LONG - LEAD - samples))
         power = waveform.square().sum(1, keepdim=True) / length.clamp_min(1)[:, None]
 
-        analysed = self._analyse(padded.unflatten(1, (n + LONG // HOP - 1, HOP)), power[..., None], c)
+        analysed = self._analyse(padded.reshape(len(padded), n + LONG // HOP - 1, HOP), power[..., None], c)
         spectral, frequency, voicing, loud, quality = analysed
         spectral = torch.cat([spectral[..., :6], spectral[..., 6:7] * (frame > 0)[:, None], spectral[..., 7:]], dim=2)
         choice = _choose_pitch(frequency, voicing, mask)
@@ -607,18 +664,18 @@ class SereDynamics(nn.Module):
         f0 = _smooth(f0[..., None], voiced)[..., 0]
         functionals = self._functionals(spectral, raw, f0, quality, mask, voiced, power)
         deltas = [_delta(spectral[..., 0], mask), _delta(f0, voiced)]
-        contours = torch.cat([torch.stack([f0, voicing], dim=2), spectral, torch.stack(deltas, dim=2)], dim=2)[:, ::2]
+        contours = torch.cat([torch.stack([f0, voicing], dim=2), spectral, torch.stack(deltas, dim=2)], dim=2)
+        contours = _others(contours)
         frames = torch.cat([contours[..., :-2], quality, contours[..., -2:]], dim=2)
-        t = max(1, samples // (2 * HOP))
-        frame_mask = torch.arange(t, device=waveform.device) < (length // (2 * HOP)).clamp_min(1)[:, None]
-        return DynamicsOutput(frames[:, :t] * frame_mask[..., None], frame_mask, functionals)
+        frame_mask = torch.arange(pairs, device=waveform.device) < (length // (2 * HOP)).clamp_min(1)[:, None]
+        return DynamicsOutput(frames * frame_mask[..., None], frame_mask, functionals)
 
     def _analyse(self, blocks: torch.Tensor, power: torch.Tensor, c: dict) -> tuple[torch.Tensor, ...]:
         """Analyse all frames, on a CPU some at a time.
 
         blocks (B, hops, HOP) of the padded waveforms, power (B, 1, 1) of the clips -> spectral descriptors (B, n, S),
         frequency and voicing of the pitch candidates (B, n, K) each, loud or silent (B, n, 1), and what the voice
-        quality is made of, of every other frame (B, ceil(n / 2), Q).
+        quality is made of, of every other frame (B, n / 2, Q).
         """
         clips, n = blocks.shape[0], blocks.shape[1] - LONG // HOP + 1
         if blocks.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -638,7 +695,8 @@ class SereDynamics(nn.Module):
 
     def _analyse_block(self, blocks, power, first: int, last: int, c: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Analyse frames `first` (even) to `last`: what is known of every frame, and of every other one."""
-        floor = RELATIVE_FLOOR * power * c["hamming"].square().sum() + FLOOR
+        nothing = RELATIVE_FLOOR * power + SAMPLE_FLOOR
+        floor = nothing * c["hamming"].square().sum()
         lead = LEAD // HOP
         before = max(0, first - 1)
         short = _power_spectrum(_frames(blocks[:, lead:], before, last, c["hamming"]), SHORT_FFT)
@@ -648,19 +706,18 @@ class SereDynamics(nn.Module):
         energy = 2 * long.sum(2, keepdim=True) - long[..., :1] - long[..., -1:]  # Parseval
         loud = energy > SILENCE_RMS**2 * LONG * LONG_FFT
         every = [descriptors[..., :6], _flux(short, past), descriptors[..., 6:], _pitch_candidates(long, c), loud]
-        short, long = short[:, ::2], long[:, ::2]
+        short, long = _others(short), _others(long)
         correlation = long @ c["periods"]
-        correlation = correlation[..., 1:] / correlation[..., :1].clamp_min(FLOOR)
+        correlation = correlation[..., 1:] / (correlation[..., :1] + LONG * nothing)
         harmonics = torch.maximum(torch.maximum(long[..., :-2], long[..., 1:-1]), long[..., 2:])
-        formants = _formants(short[..., : len(c["lpc_cosine"])] @ c["lpc_cosine"], c)
+        formants = _formants((short[..., : len(c["lpc_cosine"])] + floor) @ c["lpc_cosine"], c)
         fine = blocks.unflatten(2, (HOP // FINE, FINE)).square().sum(3)
-        fine = torch.cat([fine[:, first + i : last + i : 2] for i in range(LONG // HOP)], dim=2)
+        fine = _others(torch.cat([fine[:, first + i : last + i] for i in range(LONG // HOP)], dim=2))
         return torch.cat(every, dim=2), torch.cat([formants, correlation, harmonics[..., :HARMONIC_BINS], fine], dim=2)
 
     def _voice_quality(self, parts, f0, voiced, power) -> torch.Tensor:
-        """Voice quality (B, ceil(n / 2), V) of every other frame, 0 where it is unvoiced."""
-        jitter = _jitter(f0, voiced)[:, ::2, None]
-        f0, voiced = f0[:, ::2, None], voiced[:, ::2, None]
+        """Voice quality (B, n / 2, V) of every other frame, 0 where it is unvoiced."""
+        jitter, f0, voiced = (_others(x[..., None]) for x in (_jitter(f0, voiced), f0, voiced))
         period = SAMPLING_RATE / (SEMITONE_BASE * torch.exp2(f0 / 12))
         sizes = [3 * len(FORMANTS), PERIOD_MAX - PERIOD_MIN + 1, HARMONIC_BINS, LONG // FINE]
         formants, correlation, harmonics, fine = parts.split(sizes, dim=2)
@@ -671,7 +728,7 @@ class SereDynamics(nn.Module):
         first, second = _decibel(_between(harmonics, bins)).split(1, dim=2)
         frequency, bandwidth, level = formants.split(len(FORMANTS), dim=2)
         amplitude = level - first
-        shimmer = _shimmer(fine, period[..., 0], RELATIVE_FLOOR * power + FLOOR)
+        shimmer = _shimmer(fine, period[..., 0], RELATIVE_FLOOR * power + SAMPLE_FLOOR)
         resonances = torch.stack([frequency, bandwidth, amplitude], dim=3).flatten(2)
         quality = torch.cat([jitter, shimmer, hnr, first - second, -amplitude[..., 2:], resonances], dim=2)
         return torch.where(voiced, quality, 0.0)
@@ -685,7 +742,7 @@ class SereDynamics(nn.Module):
         first = column["spectral_flux"]
         overall = _mean_std(spectral[..., first:], mask)
         in_voiced = _mean_std(_smooth(raw[..., column["alpha_ratio"] :], voiced), voiced)
-        quality = _mean_std(quality, voiced[:, ::2])
+        quality = _mean_std(quality, _others(voiced[..., None])[..., 0])
         in_unvoiced = _mean_std(_smooth(raw[..., column["alpha_ratio"] : first + 1], unvoiced), unvoiced)[0]
         voiced_runs, unvoiced_runs = _run_statistics(voiced, mask), _run_statistics(unvoiced, mask)
         cepstrum = spectral[..., -N_MFCC:]

@@ -16,7 +16,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from .card_sere import put_card
 from .configuration_sere import NUM_CUES, SereConfig
-from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics
+from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics, from_onset
 from .embedding_sere import SereEmbedding
 from .encoder_sere import SereEncoder, frame_lengths
 from .published_sere import check_writable, published
@@ -272,9 +272,10 @@ class SereModel(SerePreTrainedModel):
                 f"attention_mask must have the shape of input_values, {tuple(input_values.shape)}, "
                 f"not {tuple(attention_mask.shape)}."
             )
-        longest = int(attention_mask.long().sum(1).max())  # padding beyond the longest clip costs time for nothing
-        attention_mask = attention_mask[:, :longest]
-        waveform = input_values[:, :longest].float() * attention_mask
+        if not torch.compiler.is_compiling():  # a graph must not look at values
+            longest = int(attention_mask.long().sum(1).max())  # padding beyond it costs time for nothing
+            input_values, attention_mask = input_values[:, :longest], attention_mask[:, :longest]
+        waveform, attention_mask = from_onset(input_values.float(), attention_mask)
         dynamics = self.dynamics(waveform, attention_mask)
         streams = dynamics.frames, dynamics.functionals
         if self.encoder is None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeling_sere import SereConfig, SereModel
 from modeling_sere.dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics
 
 CORPORA = Path(__file__).resolve().parents[1].parent / "shared" / "corpora"
@@ -228,3 +229,57 @@ def test_wrong_shapes_are_named():
         dynamics(torch.zeros(100))
     with pytest.raises(ValueError, match="attention_mask"):
         dynamics(torch.zeros(1, 100), torch.ones(1, 99))
+
+
+# ------------------------------------------------------------------------------------------------ what is not heard
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples" / "polish"
+
+
+@lru_cache(maxsize=1)
+def recordings() -> list[torch.Tensor]:
+    soundfile = pytest.importorskip("soundfile")
+    return [torch.from_numpy(soundfile.read(f, dtype="float32")[0]) for f in sorted(SAMPLES.glob("*.flac"))[::6]]
+
+
+def raw_features(clips: list[torch.Tensor]) -> torch.Tensor:
+    model = SereModel(SereConfig()).eval()
+    with torch.inference_mode():
+        return model.pool(model.frames(*pad([clip[None] for clip in clips])))[1]
+
+
+def moved(change) -> torch.Tensor:
+    """By how many standard deviations each feature of each recording moves under a change of the waveform."""
+    before, after = raw_features(recordings()), raw_features([change(clip) for clip in recordings()])
+    return (after - before).abs() / before.std(0).clamp_min(1e-6)
+
+
+def dithered(clip: torch.Tensor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(clip.shape, generator=generator) - torch.rand(clip.shape, generator=generator)
+    return (clip * 2**15 + noise).round() / 2**15
+
+
+@pytest.mark.parametrize("offset", [0.001, -0.02, 0.1])
+def test_offset_changes_nothing(offset):
+    assert moved(lambda clip: clip + offset).max() < 0.05
+
+
+def test_polarity_changes_nothing():
+    assert moved(torch.neg).max() < 1e-3
+
+
+def test_rounding_changes_nothing():
+    """No choice between two almost equal peaks hangs on the last digit."""
+    assert moved(lambda clip: clip * (1 + 1e-6 * torch.randn(clip.shape))).max() < 0.01
+
+
+@pytest.mark.parametrize("before, after", [(16, 0), (0, 16), (16, 16), (80, 0)])
+def test_a_moment_of_silence_changes_little(before, after):
+    change = moved(lambda clip: torch.nn.functional.pad(clip, (before, after)))
+    assert (change > 0.1).float().mean() < 0.02 and change.square().mean().sqrt() < 0.05
+
+
+def test_dither_changes_little():
+    change = moved(dithered)
+    assert (change > 0.1).float().mean() < 0.03 and change.square().mean().sqrt() < 0.1
