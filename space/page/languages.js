@@ -37,6 +37,7 @@ const english = {
   to: "To",
   emotion: "Emotion",
   score: "Score",
+  usually: "Usually sounds",
   strongest: "Strongest moment",
   seconds: "{n} s",
   silence: "silence",
@@ -110,6 +111,7 @@ const german = {
   to: "Bis",
   emotion: "Emotion",
   score: "Wert",
+  usually: "Klingt meist",
   strongest: "Stärkster Moment",
   seconds: "{n} s",
   silence: "Stille",
@@ -183,6 +185,7 @@ const polish = {
   to: "Do",
   emotion: "Emocja",
   score: "Wynik",
+  usually: "Brzmi zwykle",
   strongest: "Najsilniejszy moment",
   seconds: "{n} s",
   silence: "cisza",
@@ -256,6 +259,7 @@ const italian = {
   to: "A",
   emotion: "Emozione",
   score: "Punteggio",
+  usually: "Suona di solito",
   strongest: "Momento più forte",
   seconds: "{n} s",
   silence: "silenzio",
@@ -328,6 +332,7 @@ const mandarin = {
   to: "结束",
   emotion: "情绪",
   score: "得分",
+  usually: "通常听起来",
   strongest: "最强时刻",
   seconds: "{n} 秒",
   silence: "静音",
@@ -388,16 +393,26 @@ const SOME = 0.5; // standard deviations from which a cue is worth a word
 const MUCH = 1.5;
 
 /**
- * The cues of a clip in words: "louder, much higher than is usual for this voice".
+ * What stands out of the cues, strongest first: "much louder, higher".
  * @param {number[]} cues in the order of the prior's: level and range of pitch, loudness, timbre, tempo
+ * @param {Texts} texts
+ */
+export function standingOut(cues, texts) {
+  return cues
+    .map((value, k) => ({ size: Math.abs(value), word: texts.cues[k][value > 0 ? 1 : 0] }))
+    .filter(({ size }) => size >= SOME)
+    .sort((a, b) => b.size - a.size)
+    .map(({ size, word }) => (size >= MUCH ? `${texts.much} ${word}` : word))
+    .join(", ");
+}
+
+/**
+ * The cues of a clip in a sentence: "louder, much higher than is usual for this voice".
+ * @param {number[]} cues
  * @param {Texts} texts
  * @param {boolean} ownVoice whether the voice is enrolled
  */
 export function cuesInWords(cues, texts, ownVoice) {
-  const words = cues
-    .map((value, k) => ({ size: Math.abs(value), word: texts.cues[k][value > 0 ? 1 : 0] }))
-    .filter(({ size }) => size >= SOME)
-    .sort((a, b) => b.size - a.size)
-    .map(({ size, word }) => (size >= MUCH ? `${texts.much} ${word}` : word));
-  return words.length ? `${words.join(", ")} ${ownVoice ? texts.usualVoice : texts.usual}` : texts.asUsual;
+  const words = standingOut(cues, texts);
+  return words ? `${words} ${ownVoice ? texts.usualVoice : texts.usual}` : texts.asUsual;
 }

@@ -9,15 +9,15 @@ import { enrolled, flat } from "./voice.js";
  * @typedef {object} Settings
  * @property {string} name
  * @property {string | null} link address of the model
- * @property {string} model file of the network
  * @property {string[]} labels
+ * @property {Record<string, number[]>} prior how each emotion tends to sound, in cues
  * @property {number} window seconds
  * @property {number} hop seconds
  * @property {number} voiced index of the feature that is 0 where no voice is heard
  * @property {number[]} statistics_shape
  * @property {number[][][]} statistics of the domain: groups, mean and deviation, features
  * @property {{file: string, name: string}[]} samples
- * @property {string | null} samples_licence
+ * @property {string | null} samples_license
  */
 /** @typedef {{logits: Float32Array, highlights: Float32Array, features: Float32Array, cues: Float32Array, group: number}} Answer */
 /**

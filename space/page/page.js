@@ -1,7 +1,7 @@
 /** The page itself: what is clicked, and what is shown. */
 
 import { Peaks, colourOf, drawWaveform } from "./drawing.js";
-import { LANGUAGES, chosenLanguage, cuesInWords, filled } from "./languages.js";
+import { LANGUAGES, chosenLanguage, cuesInWords, filled, standingOut } from "./languages.js";
 import { MIN_SECONDS, Model } from "./model.js";
 import { Microphone, decoded } from "./sounds.js";
 import { csv, labelOf, momentOf, sorted } from "./table.js";
@@ -151,9 +151,10 @@ function showWhole(result, ownVoice) {
   rows("scores").replaceChildren(
     ...ranks.map((k) => {
       const bar = element("i");
+      const usually = element("td", { class: "hint" }, standingOut(model.settings.prior[labels[k]] ?? [], texts));
       bar.style.width = `${100 * scores[k]}%`;
       const cell = element("td", { class: "bar number", "data-value": String(scores[k]) }, bar, element("span", {}, written(scores[k], 3)));
-      return element("tr", { "data-label": labels[k] }, element("td", {}, swatch(labels[k]), named(labels[k])), cell);
+      return element("tr", { "data-label": labels[k] }, element("td", { class: "label" }, swatch(labels[k]), named(labels[k])), cell, usually);
     }),
   );
 }
@@ -167,20 +168,21 @@ function showTimeline({ windows, seconds }) {
         "tr",
         {},
         ...[window.start, window.end].map((sample) => element("td", { class: "number" }, inSeconds(sample / RATE))),
-        element("td", {}, swatch(label), named(label)),
+        element("td", { class: "label" }, swatch(label), named(label)),
         element("td", { class: "number" }, window.scores ? written(Math.max(...window.scores), 3) : ""),
         element("td", { class: "number" }, inSeconds(window.start / RATE + momentOf(window.highlights))),
       ),
     ),
   );
-  // windows overlap: each has the strip until the next begins
+  // windows overlap: each has the strip until the next begins, and those that say the same are one
+  const changes = parts.filter(({ label }, k) => k === 0 || label !== parts[k - 1].label);
   $("strip").replaceChildren(
-    ...parts.map(({ window, label }, k) => {
-      const next = k + 1 < parts.length ? parts[k + 1].window.start : window.end;
+    ...changes.map(({ window, label }, k) => {
+      const end = k + 1 < changes.length ? changes[k + 1].window.start : seconds * RATE;
       const part = element("li", { title: named(label) }, named(label));
       const [background, colour] = colourOf(label, labels);
       part.style.left = `${(100 * window.start) / RATE / seconds}%`;
-      part.style.width = `${(100 * (next - window.start)) / RATE / seconds}%`;
+      part.style.width = `${(100 * (end - window.start)) / RATE / seconds}%`;
       part.style.background = background;
       part.style.color = colour;
       return part;
@@ -219,7 +221,7 @@ function tableRow(clip) {
   };
   name.replaceChildren(open);
   row.append(
-    element("td", { "data-label": label }, swatch(label), named(label)),
+    element("td", { class: "label", "data-label": label }, swatch(label), named(label)),
     element("td", { class: "number" }, clip.result.scores ? written(Math.max(...clip.result.scores), 3) : ""),
     element("td", { class: "number" }, inSeconds(momentOf(clip.result.highlights))),
     element("td", {}, clip.sound ? playButton(clip) : ""),
@@ -519,7 +521,7 @@ async function begin() {
     const link = /** @type {HTMLAnchorElement} */ ($("model"));
     link.textContent = settings.name;
     if (settings.link) link.href = settings.link;
-    $("licence").textContent = settings.samples_licence ?? "";
+    $("licence").textContent = settings.samples_license ?? "";
     model = new Model(settings, new Worker("worker.js", { type: "module" }));
     offerSamples(settings.samples);
     await model.ready;

@@ -14,7 +14,7 @@ async function load() {
   shape = settings.statistics_shape;
   ort.env.wasm.numThreads = 1; // more need headers that not every host sends
   ort.env.wasm.wasmBinary = await unpacked(await fetched("ort.wasm.gz"));
-  const model = await unpacked(await fetched(settings.model));
+  const model = await unpacked(await fetched("model.onnx"));
   return ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
 }
 
