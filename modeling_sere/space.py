@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import torch
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
@@ -197,7 +197,7 @@ def _settings(model, name: str, link: str | None, samples: list[Path], samples_l
     config, statistics = model.config, model.sere.embedding.statistics
     return {
         "name": link or Path(name).name,
-        "link": f"{constants.ENDPOINT}/{link}" if link else None,
+        "link": f"{HfApi().endpoint}/{link}" if link else None,
         "labels": config.labels,
         "prior": {label: config.prior_profile[label] for label in config.labels if label in config.prior_profile},
         "window": WINDOW_SECONDS,
@@ -227,6 +227,18 @@ def _readme(settings: dict, link: str | None) -> str:
 class SpaceDestination(Destination):
     """A static Space on the Hub."""
 
+    def prepare(self) -> None:
+        """Create the Space if it is not there, and find out before the page is built what would stop a push.
+
+        Raises:
+            RunError: no token, one that may not write there, or no network.
+        """
+        api = HfApi()
+        with self._explained():
+            self._check_rights(api.whoami())
+            private = self.private or None  # None: the default of the organisation
+            api.create_repo(self.repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True)
+
     def push(self, folder: Path) -> str:
         """One commit that makes the Space the page in this folder. Returns its address.
 
@@ -235,14 +247,12 @@ class SpaceDestination(Destination):
         """
         api, kind = HfApi(), {"repo_id": self.repo_id, "repo_type": "space"}
         with self._explained(f"; the page is whole in {folder}"):
-            self._check_rights(api.whoami())
-            api.create_repo(**kind, space_sdk="static", private=self.private or None, exist_ok=True)
             files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
             stale = set(api.list_repo_files(**kind)) - files.keys() - {".gitattributes"}
             operations = [CommitOperationAdd(name, str(path)) for name, path in sorted(files.items())]
             operations += [CommitOperationDelete(name) for name in sorted(stale)]
             api.create_commit(**kind, operations=operations, commit_message="The page of a SERE model")
-        return f"{constants.ENDPOINT}/spaces/{self.repo_id}"
+        return f"{HfApi().endpoint}/spaces/{self.repo_id}"
 
     def link_from(self, model: str) -> None:
         """Name the Space in the card of its model on the Hub, once.
@@ -251,12 +261,12 @@ class SpaceDestination(Destination):
             RunError: the card may not be written.
         """
         api = HfApi()
-        with self._explained(f"; the page is at {constants.ENDPOINT}/spaces/{self.repo_id}"):
+        with self._explained(f"; the page is at {api.endpoint}/spaces/{self.repo_id}"):
             try:
                 card = Path(api.hf_hub_download(model, "README.md")).read_text(encoding="utf-8")
             except EntryNotFoundError:
                 card = f"# {model.split('/')[-1]}\n"
-            linked = with_link(card, f"{constants.ENDPOINT}/spaces/{self.repo_id}")
+            linked = with_link(card, f"{HfApi().endpoint}/spaces/{self.repo_id}")
             if linked != card:
                 change = CommitOperationAdd("README.md", linked.encode())
                 api.create_commit(model, [change], commit_message="Link to the page of this model")
@@ -286,14 +296,16 @@ def main():
     parser.add_argument("--private", action="store_true", help="make the Space a private one")
     arguments = parser.parse_args()
     link = arguments.model_id or (None if Path(arguments.model).exists() else arguments.model)
+    destination = SpaceDestination(arguments.push, arguments.private) if arguments.push else None
     try:
+        if destination:
+            destination.prepare()
         build(arguments.model, arguments.output, link, arguments.samples, arguments.samples_license)
         print(f"The page is in {arguments.output}: python -m http.server --directory {arguments.output}")
-        if arguments.push:
-            space = SpaceDestination(arguments.push, arguments.private)
-            print("Pushed to", space.push(arguments.output))
-            if link:
-                space.link_from(link)
+        if destination:
+            print("Pushed to", destination.push(arguments.output))
+        if destination and link:
+            destination.link_from(link)
     except RunError as error:
         sys.exit(f"{parser.prog}: {error}")
 

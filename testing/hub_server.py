@@ -9,7 +9,7 @@ The clients are the real ones; they only need another endpoint:
 Repositories live in memory: commits are immutable snapshots, and a new repository starts with one that holds a
 .gitattributes, as on the Hub. Status codes and X-Error-Code headers are the Hub's, because clients choose their
 exceptions by them. Large files (LFS) are kept by a storage of another origin, `localhost` instead of `127.0.0.1`, which
-takes signed addresses and no tokens. Left out: pull requests, spaces, .gitignore, multipart uploads, pages of listings,
+takes signed addresses and no tokens. Left out: pull requests, the building of spaces, .gitignore, multipart uploads, pages of listings,
 and Xet: a client with hf_xet uploads by it without asking, unless HF_HUB_DISABLE_XET=1.
 """
 
@@ -140,7 +140,7 @@ class Repository:
     """Its commits, and the branches and tags that name them."""
 
     id: str
-    type: str  # model or dataset
+    type: str  # model, dataset or space
     private: bool = False
     gated: str | bool = False
     commits: dict[str, Commit] = field(default_factory=dict)
@@ -268,9 +268,11 @@ class HubServer:
 
 
 _ROUTES: list[tuple[str, re.Pattern, Callable]] = []
-_REPO = r"/api/(?P<repo_type>model|dataset)s/(?P<repo_id>[^/]+/[^/]+)"
+_REPO = r"/api/(?P<repo_type>model|dataset|space)s/(?P<repo_id>[^/]+/[^/]+)"
 _AT = r"/(?P<revision>[^/]+)"
-_FILES = r"/((?P<repo_type>dataset)s/)?(?P<repo_id>[^/]+/[^/]+?)"  # how addresses outside the API name a repository
+_FILES = (
+    r"/((?P<repo_type>dataset|space)s/)?(?P<repo_id>[^/]+/[^/]+?)"  # how addresses outside the API name a repository
+)
 
 
 def _route(methods: str, pattern: str):
@@ -410,7 +412,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._writes(namespace):
             raise HubError(403, f'You don\'t have the rights to create a {repo_type} under the namespace "{namespace}"')
         repo_id = f"{namespace}/{wanted['name']}"
-        url = f"{self.hub.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+        url = f"{self.hub.endpoint}/{'' if repo_type == 'model' else f'{repo_type}s/'}{repo_id}"
+        if repo_type == "space" and "sdk" not in wanted:
+            raise HubError(400, "sdk is required for a Space")
         if (repo_type, repo_id) in self.hub.repositories:
             return _json({"error": f"You already created this {repo_type} repo: {repo_id}", "url": url}, 409)
         self.hub.create(repo_id, repo_type, wanted.get("visibility") == "private", self.user["name"])
@@ -639,8 +643,8 @@ class _Handler(BaseHTTPRequestHandler):
         return {}
 
     @_route("GET POST PUT HEAD", _REPO + "/.+")
-    @_route("GET HEAD", r"/api/(?P<repo_type>model|dataset)s/(?P<repo_id>[^/]+)(/.+)?")
-    @_route("GET HEAD", r"/((?P<repo_type>dataset)s/)?(?P<repo_id>[^/]+)/resolve/.+")
+    @_route("GET HEAD", r"/api/(?P<repo_type>model|dataset|space)s/(?P<repo_id>[^/]+)(/.+)?")
+    @_route("GET HEAD", r"/((?P<repo_type>dataset|space)s/)?(?P<repo_id>[^/]+)/resolve/.+")
     def other(self, repo_id, repo_type="model"):
         """What is not served of a repository; and repositories without a namespace, of which there are none."""
         self._readable(repo_id, repo_type)

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ["modeling_sere", "modeling_sere/training", "model_card", "benchmarks", "reliability", "testing"]
+ROOMS = ["modeling_sere", "modeling_sere/training", "model_card", "benchmarks", "reliability", "testing", "space"]
 START, END = "<!-- tree -->\n", "<!-- end -->"
 
 
