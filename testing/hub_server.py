@@ -9,8 +9,8 @@ The clients are the real ones; they only need another endpoint:
 Repositories live in memory: commits are immutable snapshots, and a new repository starts with one that holds a
 .gitattributes, as on the Hub. Status codes and X-Error-Code headers are the Hub's, because clients choose their
 exceptions by them. Large files (LFS) are kept by a storage of another origin, `localhost` instead of `127.0.0.1`, which
-takes signed addresses and no tokens. Left out: pull requests, the building of spaces, .gitignore, multipart uploads, pages of listings,
-and Xet: a client with hf_xet uploads by it without asking, unless HF_HUB_DISABLE_XET=1.
+takes signed addresses and no tokens. Left out: pull requests, the building of Spaces, .gitignore, multipart uploads,
+pages of listings, and Xet: a client with hf_xet uploads by it without asking, unless HF_HUB_DISABLE_XET=1.
 """
 
 import base64
