@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from modeling_sere.audio_sere import AudioError, read_audio
+from modeling_sere.audio_sere import SAMPLING_RATE, AudioError, read_audio
 from modeling_sere.training.corpora.segments import Span, cut, segment_key
 from modeling_sere.training.errors import RunError
 
@@ -164,6 +164,23 @@ class Corpus:
             finally:  # the caller may stop early
                 for _, future in pending:
                     future.cancel()
+
+    def iter_encoded(self, indices: Iterable[int]) -> Iterator[tuple[int, dict[str, Any] | AudioError]]:
+        """Give the audio of clips for the pipeline: `{"bytes"}` of a file, `{"array", "sampling_rate"}` of a part.
+
+        Files are not decoded, however long they are. Otherwise as `iter_audio`; a clip that cannot be read comes as
+        its error.
+        """
+        for recording in self._audio.recordings(self._checked(indices)):
+            if recording.spans is not None:
+                for clip in self._decoded(recording, frozenset()):
+                    audio = {"array": clip.waveform, "sampling_rate": SAMPLING_RATE}
+                    yield clip.index, clip.error if clip.waveform is None else audio
+                continue
+            try:
+                yield recording.indices[0], {"bytes": recording.read()}
+            except AudioError as error:
+                yield recording.indices[0], error
 
     def _checked(self, indices: Iterable[int] | None) -> Iterator[int]:
         for index in range(len(self)) if indices is None else indices:
