@@ -166,7 +166,7 @@ def run(arguments: SereArguments, folder: OutputFolder):
             if features is None:
                 return None
             check_skipped(features.skipped, len(features.indices) + len(features.skipped), arguments.max_skipped)
-            for note in notes_on_sounds(corpus, features.indices, features.values, features.keys):
+            for note in notes_on_sounds(corpus, features.indices, features.values, features.keys, features.narrow):
                 logger.warning(note)
             return Pool(corpus, features, labels, arguments.speaker_ids)
 

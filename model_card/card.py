@@ -127,7 +127,7 @@ def _evaluations(results: Results) -> list[EvalResult]:
         EvalResult(**dataset, metric_type=metric, metric_name=name, metric_args=args, metric_value=results[key])
         for key, (name, metric, args) in HUB_METRICS.items()
     ]
-    if spread := results["spread"]:
+    if spread := _spread(results):
         draws = len(spread["seeds"])
         evaluations.append(
             EvalResult(
@@ -226,7 +226,7 @@ def _scores(results: Results) -> dict[str, Any]:
     if results["uar"] is None:
         return {"measures": [], "reading": "", "recalls": []}
     measures = [(name, _percent(results[key])) for key, name in MEASURES.items()]
-    spread, calibration = results["spread"], results["calibration"]
+    spread, calibration = _spread(results), results["calibration"]
     if spread:
         name = f"UAR of SERE over {len(spread['seeds'])} draws of the shots, mean and standard deviation"
         measures.append((name, f"{100 * spread['uar_mean']:.1f} ± {100 * spread['uar_std']:.1f} %"))
@@ -342,6 +342,12 @@ def _steps(results: Results) -> str:
     if results["refine_steps"] == 0:
         return "none: the field in closed form"
     return f"{results['refine_steps']} ({ENCODER_TRAINING[results['train_encoder']]})"
+
+
+def _spread(results: Results):
+    """The scores over several draws; one draw has no spread."""
+    spread = results["spread"]
+    return spread if spread and len(spread["seeds"]) > 1 else None
 
 
 def _percent(value: float) -> str:

@@ -1,13 +1,18 @@
 """Clips without a sound, and the same recording again."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
+import soxr
 import torch
 
 from modeling_sere.training.corpora.corpus import Clip, Corpus
-from modeling_sere.training.corpora.sounds import notes_on_sounds
+from modeling_sere.training.corpora.sounds import is_narrow, notes_on_sounds
 from modeling_sere.training.errors import RunError
 
+SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "polish"
 TIME = np.arange(16_000) / 16_000
 DITHER = np.random.default_rng(0).triangular(-1, 0, 1, 16_000).round() / 2**15
 STILL = {
@@ -35,10 +40,11 @@ def speech(features, voice):
     return features([voice(1.0, seed) * 10 ** (-seed / 4) for seed in range(8)])
 
 
-def notes(values: np.ndarray, keys=None) -> list[str]:
+def notes(values: np.ndarray, keys=None, narrow=None) -> list[str]:
     corpus = Corpus("polish", [Clip(k, f"{k}.wav", None, None) for k in range(len(values) + 1)], None, {}, audio=None)
     keys = keys or [str(k) for k in range(len(values))]
-    return list(notes_on_sounds(corpus, range(1, len(values) + 1), values, keys))
+    narrow = np.zeros(len(values), bool) if narrow is None else narrow
+    return list(notes_on_sounds(corpus, range(1, len(values) + 1), values, keys, narrow))
 
 
 def test_speech_needs_no_note(speech):
@@ -71,3 +77,30 @@ def test_copies_are_counted(speech):
         "polish: 3 of 8 clips are copies of another one, the most frequent of which is there 3 times: each counts as a"
         " clip of its own."
     )
+
+
+def test_copies_in_other_files_are_counted_too(speech):
+    """The same samples as FLAC and as WAV have other bytes and the same features, but for rounding."""
+    (note,) = notes(np.concatenate([speech, speech[:2] * np.float32(1 + 1e-6), speech[:1]]))
+    assert "3 of 11 clips are copies of another one, the most frequent of which is there 3 times" in note
+
+
+@pytest.mark.parametrize(
+    ("change", "narrow"),
+    [("none", False), ("telephone", True), ("16 bits at 16 kHz", True), ("silence", False), ("constant", False)],
+)
+def test_telephone_bandwidth_is_heard(change, narrow):
+    waveform, rate = soundfile.read(SAMPLES / "MK0_anger_20.flac", dtype="float32")
+    if change in ("silence", "constant"):
+        waveform = np.full_like(waveform, 0.2 * (change == "constant"))
+    elif change != "none":
+        waveform = soxr.resample(soxr.resample(waveform, rate, 8000), 8000, rate)
+        waveform = (waveform * 2**15).round() / 2**15 if "bits" in change else waveform
+    assert is_narrow(waveform.astype(np.float32)) == narrow
+
+
+def test_mixed_bandwidths_are_told(speech):
+    mixed = np.arange(8) < 3
+    (note,) = notes(speech, narrow=mixed)
+    assert note.startswith("polish: 3 of 8 clips have no sound above 4 kHz, as from a telephone, and the others do")
+    assert notes(speech, narrow=np.ones(8, bool)) == []  # all alike

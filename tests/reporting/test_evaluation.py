@@ -97,3 +97,4 @@ def test_target_without_labels_has_nothing_to_score(make, setting):
 def test_spread():
     found = spread([3, 4], [0.5, 0.7])
     assert found == {"seeds": [3, 4], "uar": [0.5, 0.7], "uar_mean": pytest.approx(0.6), "uar_std": pytest.approx(0.1)}
+    assert spread([3], [0.5]) is None  # of one draw

@@ -18,6 +18,8 @@ def test_table_of_a_scored_run():
     text = table(RUN | scores | {"spread": spread})
     assert all(part in text for part in ("a -> b", "inductive", "speaker ids: yes", "65.0 +- 5.0"))
     assert all(f"{percent:.1f} % UAR" in text for percent in (61.2, 50, 40, 60, 25))
+    one = {"seeds": [0], "uar": [0.6], "uar_mean": 0.6, "uar_std": 0.0}
+    assert "draws" not in table(RUN | scores | {"spread": one}) and "+-" not in table(RUN | scores | {"spread": one})
     assert "Emotions given to 3 clips: fear 67 %, anger 33 %" in text
 
 

@@ -17,6 +17,7 @@ from modeling_sere.audio_sere import SAMPLING_RATE
 from modeling_sere.modeling_sere import SereModel
 from modeling_sere.timeline_sere import FRAME_SAMPLES
 from modeling_sere.training.corpora.corpus import Corpus, DecodedClip, SkippedClip
+from modeling_sere.training.corpora.sounds import is_narrow
 from modeling_sere.training.encoding.cache import FeatureCache, fingerprint
 from modeling_sere.training.errors import RunError
 
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 SHARD_CLIPS = 256  # decoded together, sorted by length, encoded in batches, written as one shard,
 SHARD_SECONDS = 1200  # or fewer if they are long
 BATCH_SECONDS = 60  # padded audio per batch
+BESIDE = 2  # columns of a row in the cache beside the features
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Features:
     """Raw features of the usable clips of a corpus.
 
     values: (n, D) float32. strongest: (n,) moment of the greatest highlight in seconds. indices: (n,) positions in
-    `corpus.clips`, ascending. keys: (n,) content keys of the audio. skipped: clips without usable audio.
+    `corpus.clips`, ascending. keys: (n,) content keys of the audio. skipped: clips without usable audio. narrow: (n,)
+    whether there is next to nothing above 4 kHz, as over a telephone.
     """
 
     values: np.ndarray
@@ -40,6 +43,7 @@ class Features:
     keys: list[str]
     skipped: list[SkippedClip]
     strongest: np.ndarray
+    narrow: np.ndarray | None = None
 
 
 def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,7 +101,7 @@ class FeatureExtraction:
         self.cache = None
         if cache_dir is not None:
             folder = Path(cache_dir) / fingerprint(model, accelerator.mixed_precision)
-            self.cache = FeatureCache(folder, sum(model.embedding.block_sizes) + 1)  # and the strongest moment
+            self.cache = FeatureCache(folder, sum(model.embedding.block_sizes) + BESIDE)
         self.encoded = 0  # clips that were not in the cache
 
     def __call__(self, corpus: Corpus, indices: list[int] | None = None) -> Features | None:
@@ -120,8 +124,9 @@ class FeatureExtraction:
         order = sorted(range(len(found)), key=found.__getitem__)
         rows = rows if order == list(range(len(order))) else rows[order]
         return Features(
-            values=rows[:, :-1],
-            strongest=rows[:, -1].copy(),
+            values=rows[:, :-BESIDE],
+            strongest=rows[:, -2].copy(),
+            narrow=rows[:, -1] > 0,
             indices=[found[row][0] for row in order],
             keys=[found[row][1] for row in order],
             skipped=[SkippedClip(corpus.clips[index].name, reason) for index, reason in skipped],
@@ -136,9 +141,9 @@ class FeatureExtraction:
         return parts
 
     def _extract(self, corpus, indices, bar) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
-        """Index and key of each usable clip, their rows (n, D + 1), and index and reason of the others.
+        """Index and key of each usable clip, their rows (n, D + 2), and index and reason of the others.
 
-        A row holds the features, and the strongest moment.
+        A row holds the features, the strongest moment, and whether the sound is narrow.
         """
         found, skipped, encoded, broken = [], [], {}, set()
         for clips in portions(self._decoded(corpus, indices, bar, found, skipped)):
@@ -179,7 +184,8 @@ class FeatureExtraction:
             with torch.inference_mode(), self.accelerator.autocast():
                 highlights, pooled = self.model.pool(self.model.frames(values, mask))
             strongest = (highlights.argmax(1, keepdim=True) + 0.5) * FRAME_SAMPLES / SAMPLING_RATE
-            encoded = torch.cat([pooled.float(), strongest], 1).cpu().numpy()
+            narrow = torch.tensor([[float(is_narrow(clips[i].waveform))] for i in batch], device=strongest.device)
+            encoded = torch.cat([pooled.float(), strongest, narrow], 1).cpu().numpy()
             rows |= zip((clips[i].key for i in batch), encoded, strict=True)
         self.encoded += len(clips)
         if self.cache is not None:
@@ -187,7 +193,7 @@ class FeatureExtraction:
         return rows
 
     def _cached(self, corpus, found) -> np.ndarray:
-        """Rows (n, D + 1) of the clips found, from the cache; what has been lost there meanwhile is encoded again.
+        """Rows (n, D + 2) of the clips found, from the cache; what has been lost there meanwhile is encoded again.
 
         Raises:
             RunError: a clip that is no longer usable.

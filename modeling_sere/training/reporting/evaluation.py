@@ -94,6 +94,8 @@ def embed_singly(adaptation: Adaptation, features: torch.Tensor, rows: torch.Ten
     return embeddings, cues
 
 
-def spread(seeds: list[int], uars: list[float]) -> Spread:
-    """Return mean and standard deviation of the UAR over draws of the shots."""
+def spread(seeds: list[int], uars: list[float]) -> Spread | None:
+    """Return mean and standard deviation of the UAR over draws of the shots; of one draw there is none."""
+    if len(seeds) < 2:
+        return None
     return {"seeds": seeds, "uar": uars, "uar_mean": float(np.mean(uars)), "uar_std": float(np.std(uars))}

@@ -61,7 +61,7 @@ def _scores(results: Results) -> list[str]:
         "chance": results["chance"],
     }
     lines = [f"  {name:<40} {100 * value:5.1f} % UAR" for name, value in rows.items()]
-    if spread := results["spread"]:
+    if (spread := results["spread"]) and len(spread["seeds"]) > 1:
         values = ", ".join(f"{100 * value:.1f}" for value in spread["uar"])
         lines.append(
             f"  SERE over {len(spread['seeds'])} draws of the shots: "
