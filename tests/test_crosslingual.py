@@ -1,14 +1,23 @@
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+import train_sere
+from benchmarks import crosslingual
+from benchmarks.command import spread_out
 from testing.corpora import write_corpus
 
-ROOT = Path(__file__).resolve().parents[1]
+
+def in_this_process(function, tasks) -> list[dict]:
+    return [row for task in tasks for row in function(task)]
+
+
+def run(main, *flags):
+    """Run a command in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["command", *map(str, flags)])
+        patch.setattr(crosslingual, "spread_out", in_this_process)
+        main()
 
 
 @pytest.fixture(scope="module")
@@ -18,19 +27,16 @@ def place(tmp_path_factory):
     for seed, name in enumerate(("one", "two")):
         write_corpus(place / name, clips=6, speakers=4, seed=seed)
     run(
-        "benchmarks.crosslingual", "--corpora", place / "one", place / "two", "--shots", 3, "--draws", "0-1",
+        crosslingual.main, "--corpora", place / "one", place / "two", "--shots", 3, "--draws", "0-1",
         "--methods", "sere,sere-no-prior,sere-enrol-5,ridge,ridge+prior+balance", "--setting", "both",
         "--cache_dir", place / "cache", "--json", place / "rows.json",
     )  # fmt: skip
     return place
 
 
-def run(module, *flags) -> str:
-    command = [sys.executable, "-m", module, *map(str, flags)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+def test_tasks_are_spread_over_processes():
+    """Rows of a task that fresh processes do, in the order of the tasks."""
+    assert spread_out(json.loads, ['[{"row": 1}]', '[{"row": 2}, {"row": 3}]']) == [{"row": k} for k in (1, 2, 3)]
 
 
 def test_rows_are_complete(place):
@@ -64,7 +70,7 @@ def test_rows_are_complete(place):
 
 def test_same_figure_as_the_training_script(place, tmp_path):
     run(
-        "train_sere", "--source", place / "one", "--target", place / "two", "--shots", 3, "--seed", 1, "--draws", 1,
+        train_sere.main, "--source", place / "one", "--target", place / "two", "--shots", 3, "--seed", 1, "--draws", 1,
         "--speaker_ids", True, "--cache_dir", place / "cache", "--output_dir", tmp_path / "out",
     )  # fmt: skip
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -78,7 +84,7 @@ def test_same_figure_as_the_training_script(place, tmp_path):
     assert row["war"] == pytest.approx(results["war"], abs=1e-3)
 
 
-def test_unknown_method_is_refused():
-    command = [sys.executable, "-m", "benchmarks.crosslingual", "--corpora", "a", "b", "--methods", "magic"]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert result.returncode != 0 and "magic is unknown" in result.stderr
+def test_unknown_method_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        run(crosslingual.main, "--corpora", "a", "b", "--methods", "magic")
+    assert "magic is unknown" in capsys.readouterr().err

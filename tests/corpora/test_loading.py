@@ -46,8 +46,8 @@ def test_links_to_a_folder_and_relative_paths(folder, tmp_path, monkeypatch):
     assert load_corpus(".").name == "corpus"
 
 
-def test_100000_clips_in_seconds(tmp_path):
-    names = [f"{i % 100}/{i}.wav" for i in range(100_000)]
+def test_20000_clips_in_a_second(tmp_path):
+    names = [f"{i % 100}/{i}.wav" for i in range(20_000)]
     for part in range(100):
         (tmp_path / str(part)).mkdir()
     for name in names:
@@ -60,9 +60,9 @@ def test_100000_clips_in_seconds(tmp_path):
         start = time.process_time()
         corpus = load_corpus(tmp_path, require_labels=table)
         seconds.append(time.process_time() - start)  # of this process: others share the machine
-        assert len(corpus) == 100_000
+        assert len(corpus) == 20_000
     shutil.rmtree(tmp_path)
-    assert max(seconds) < 5
+    assert max(seconds) < 1
 
 
 def test_30000_clips_of_the_same_files_in_seconds(tmp_path):
