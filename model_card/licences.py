@@ -11,7 +11,7 @@ ATTRIBUTION = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "odc-by"}
 
 
 def conditions(licence: str) -> list[str] | None:
-    """Conditions of a licence of the Hub's list, as keys of `CONDITIONS`; None where they are not known here."""
+    """Return the conditions of a licence of the Hub's list, as keys of `CONDITIONS`; None where they are not known here."""
     if licence in FREE:
         return []
     if licence in ATTRIBUTION:
@@ -23,7 +23,7 @@ def conditions(licence: str) -> list[str] | None:
 
 
 def consequence(licence: str) -> str:
-    """A licence with its conditions in words."""
+    """Return a licence with its conditions in words."""
     known = conditions(licence)
     if known is None:
         return f"{licence} (its conditions are not known to this card: read them)"
@@ -31,7 +31,7 @@ def consequence(licence: str) -> str:
 
 
 def joint_licence(licences: list[str | None]) -> str | None:
-    """The one of these licences whose conditions include all others', or None where no such one is certain.
+    """Return the one of these licences whose conditions include all others', or None where no such one is certain.
 
     A licence that is missing or not known, works of which no derivatives may be shared, and two different share-alike
     licences leave no certain one. Attribution in the sense of CC BY covers the notices that licences of code ask for.

@@ -47,7 +47,7 @@ FILE_STARTS = (
 
 
 def read_audio(source: Any, name: str | None = None, max_seconds: float | None = MAX_SECONDS) -> np.ndarray:
-    """The whole recording as float32 samples at 16 kHz, shape (n,).
+    """Read the whole recording as float32 samples at 16 kHz, shape (n,).
 
     Args:
         source: see the module's first lines.
@@ -67,7 +67,8 @@ def read_audio(source: Any, name: str | None = None, max_seconds: float | None =
 def stream_audio(
     source: Any, block_samples: int, name: str | None = None, max_seconds: float | None = None
 ) -> Generator[np.ndarray, None, None]:
-    """The recording as consecutive float32 blocks of `block_samples` samples at 16 kHz, the last one possibly shorter.
+    """Read the recording as consecutive float32 blocks of `block_samples` samples at 16 kHz, the last one possibly
+    shorter.
 
     Joined, the blocks equal `read_audio(source)`. Memory does not grow with the length of a file, whatever its header
     claims. A recording that is too short raises before the first block; other errors raise where they occur.
@@ -91,7 +92,7 @@ def stream_audio(
 
 
 def to_mono_16k(array: Any, sampling_rate: float, name: str | None = None) -> np.ndarray:
-    """Samples at any rate, shape (n,), (channels, n) or (n, channels), as float32 mono at 16 kHz, shape (n',).
+    """Convert samples at any rate, shape (n,), (channels, n) or (n, channels), to float32 mono at 16 kHz, shape (n',).
 
     Of two axes the shorter one is taken for the channels. Integers are PCM: scaled by the full scale of their type.
     Raises as `read_audio`, but takes any length.
@@ -100,7 +101,7 @@ def to_mono_16k(array: Any, sampling_rate: float, name: str | None = None) -> np
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether no 60 ms of the samples (n,) rise above `SILENCE_RMS` about their own mean.
+    """Tell whether no 60 ms of the samples (n,) rise above `SILENCE_RMS` about their own mean.
 
     It is the level, -60 dB of full scale, below which the dynamics stream hears no voice. A constant offset counts for
     nothing.
@@ -113,12 +114,12 @@ def is_silent(samples: np.ndarray) -> bool:
 
 
 def is_rate_and_samples(source: Any) -> bool:
-    """Whether a source is one recording as a pair of a number and samples, rather than a tuple of two sources."""
+    """Tell whether a source is one recording as a pair of a number and samples, rather than a tuple of two sources."""
     return isinstance(source, tuple) and len(source) == 2 and sum(map(_is_number, source)) == 1
 
 
 def name_of(source: Any) -> str:
-    """What error messages call a source: its path or URL without secrets, in one printable line, else its kind."""
+    """Name a source for error messages: its path or URL without secrets, in one printable line, else its kind."""
     if isinstance(source, Mapping):
         source = source.get("path") or next((source[key] for key in ("array", "raw", "bytes") if key in source), source)
     if isinstance(source, (str, os.PathLike)):
@@ -132,7 +133,7 @@ def name_of(source: Any) -> str:
 
 
 def as_float(block: np.ndarray, name: str) -> np.ndarray:
-    """Samples of any numeric type as floats; integers are PCM, scaled by the full scale of their type."""
+    """Convert samples of any numeric type to floats; integers are PCM, scaled by the full scale of their type."""
     kind, size = block.dtype.kind, block.dtype.itemsize
     if kind == "f":
         return block
@@ -150,7 +151,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _mono_blocks(source: Any, name: str | None, max_seconds: float | None) -> Iterator[np.ndarray]:
-    """Checked float32 blocks at 16 kHz, mono, of no particular size."""
+    """Yield checked float32 blocks at 16 kHz, mono, of no particular size."""
     total = 0
     for block in _resampled(source, name := name or name_of(source)):
         total += len(block)
@@ -176,7 +177,7 @@ class MonoConverter:
         self._resampler = None
 
     def convert(self, block: np.ndarray, rate: float) -> np.ndarray:
-        """Float samples (n, channels) as mono float32 (n',); resampling holds some milliseconds back.
+        """Convert float samples (n, channels) to mono float32 (n',); resampling holds some milliseconds back.
 
         Raises:
             AudioError: NaN, infinite or far too large samples, an impossible rate, or another one than before; the
@@ -194,7 +195,7 @@ class MonoConverter:
         return mono if self._resampler is None else self._resampler.resample_chunk(mono)
 
     def finish(self) -> np.ndarray:
-        """What was held back."""
+        """Return what was held back."""
         last = np.zeros(0, np.float32)
         return last if self._resampler is None else self._resampler.resample_chunk(last, last=True)
 
@@ -219,7 +220,7 @@ def _checked(block: np.ndarray, name: str) -> np.ndarray:
 
 
 def _decoded(source: Any, name: str) -> Iterator[tuple[np.ndarray, float]]:
-    """Float blocks (n, channels), n > 0, and their sampling rate."""
+    """Yield float blocks (n, channels), n > 0, and their sampling rate."""
     rate: float = SAMPLING_RATE
     if hasattr(source, "get_all_samples"):
         source = _from_decoder(source, name)
@@ -253,7 +254,7 @@ def _from_decoder(decoder: Any, name: str) -> dict[str, Any]:
 
 
 def _unpacked(source: Mapping, name: str) -> tuple[Any, float]:
-    """The samples, bytes or path inside a mapping, and the sampling rate (only samples need it)."""
+    """Return the samples, bytes or path inside a mapping, and the sampling rate (only samples need it)."""
     samples = source.get("array") if source.get("array") is not None else source.get("raw")
     if samples is not None:
         if source.get("sampling_rate") is None:
@@ -294,7 +295,7 @@ def _is_file(data: bytes) -> bool:
 
 
 def rate_of(value: Any, name: str) -> float:
-    """A sampling rate in Hz from a number, or from a text as web forms send it."""
+    """Read a sampling rate in Hz from a number, or from a text as web forms send it."""
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):
@@ -318,7 +319,9 @@ def _array_blocks(array: np.ndarray | torch.Tensor, name: str) -> Iterator[np.nd
 
 
 def _frames(array: np.ndarray, name: str) -> np.ndarray:
-    """The array as (n, channels): leading axes of length 1 are dropped, the shorter of two axes has the channels."""
+    """Return the array as (n, channels): leading axes of length 1 are dropped, the shorter of two axes has the
+    channels.
+    """
     frames = array
     while frames.ndim > 1 and len(frames) == 1:
         frames = frames[0]
@@ -333,7 +336,7 @@ def _frames(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _narrowed(samples: np.ndarray) -> np.ndarray:
-    """PCM in 64 bits as float64 in [-1, 1), by the narrowest of 16, 24 and 32 bits that holds all of it."""
+    """Convert PCM in 64 bits to float64 in [-1, 1), by the narrowest of 16, 24 and 32 bits that holds all of it."""
     peak = max(int(samples.max()), -int(samples.min()) - 1)
     bits = next((bits for bits in (16, 24, 32) if peak < 2 ** (bits - 1)), None)
     return samples if bits is None else samples / 2.0 ** (bits - 1)

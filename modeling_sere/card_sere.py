@@ -88,7 +88,7 @@ def put_card(
 
 
 def _kept(before: Path) -> dict[str, bytes]:
-    """The card and the plots of a folder; nothing where one of them is not what it should be."""
+    """Return the card and the plots of a folder; nothing where one of them is not what it should be."""
     try:
         names = [name for name in known_names(before) if name == CARD or name.startswith("plots/")]
         return {name: read_known(before, name) for name in names}
@@ -111,7 +111,7 @@ def _new_card(repo_id: str, base_model: str | None, labels: list[str], source_co
 
 
 def _unchanged(before: Path, folder: Path) -> bool:
-    """Whether two folders hold the very same weights; not known of a folder that was saved over."""
+    """Tell whether two folders hold the very same weights; not known of a folder that was saved over."""
     both = before / WEIGHTS, folder / WEIGHTS
     two = all(path.is_file() for path in both) and before.resolve() != folder.resolve()
     return two and filecmp.cmp(*both, shallow=False)

@@ -34,7 +34,7 @@ class AudioError(ValueError):
 
 
 def file_blocks(source: Any, name: str) -> Iterator[tuple[np.ndarray, int]]:
-    """Blocks (n, channels), n > 0, of float or PCM samples of an encoded file, and their sampling rate in Hz.
+    """Yield blocks (n, channels), n > 0, of float or PCM samples of an encoded file, and their sampling rate in Hz.
 
     Blocks end where the file ends, whatever length its header claims.
 

@@ -28,12 +28,12 @@ WINDOW_FRAMES = 1500  # 30 s: what Whisper's position table holds, and a bound o
 
 
 def frame_lengths(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Frames of each clip, (B,), from its sample mask (B, N): one per 20 ms, at least one."""
+    """Return the frames of each clip, (B,), from its sample mask (B, N): one per 20 ms, at least one."""
     return (attention_mask.long().sum(1) // HOP).clamp_min(1)
 
 
 def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """(B,) lengths -> (B, size) bool, True on real frames."""
+    """Map (B,) lengths to (B, size) bool, True on real frames."""
     return torch.arange(size, device=lengths.device)[None, :] < lengths[:, None]
 
 
@@ -53,7 +53,7 @@ class MaskedGroupNorm(nn.GroupNorm):
     """
 
     def forward(self, input: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """input (B, C, T), lengths (B,) of real frames -> (B, C, T); half precision could not hold the sums."""
+        """Map input (B, C, T), lengths (B,) of real frames to (B, C, T); half precision could not hold the sums."""
         grouped = input.float().unflatten(1, (self.num_groups, -1))  # (B, G, C / G, T)
         real = frame_mask(lengths, input.shape[2])[:, None, None].float()
         count = (lengths * grouped.shape[2])[:, None, None, None]
@@ -154,7 +154,7 @@ class ShortWhisperEncoder(WhisperEncoder):
 
     @capture_outputs
     def forward(self, input_features: torch.Tensor, attention_mask: torch.Tensor, **kwargs):
-        """input_features (B, mels, 2 T), attention_mask (B, T) of frames -> last_hidden_state (B, T, H)."""
+        """Map input_features (B, mels, 2 T), attention_mask (B, T) of frames to last_hidden_state (B, T, H)."""
         hidden = F.gelu(self.conv1(input_features))  # real states see no hidden frame past their clip's end
         hidden = F.gelu(self.conv2(hidden)).transpose(1, 2)
         hidden = hidden + self.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
@@ -181,7 +181,7 @@ def _kaldi_filters(num_mel_bins: int):
 
 
 def whisper_features(waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
-    """log-mel of Whisper's feature extractor, cut to the real frames.
+    """Compute the log-mel features of Whisper's feature extractor, cut to the real frames.
 
     waveform (B, T * 320) with zeros at padding, lengths (B,) in 20 ms frames -> (B, mels, 2 T), zeros at padding.
     """
@@ -197,7 +197,7 @@ def whisper_features(waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins
 
 
 def kaldi_features(waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
-    """Normalised filter banks of wav2vec2-bert's feature extractor, two 10 ms frames stacked.
+    """Compute the normalised filter banks of wav2vec2-bert's feature extractor, two 10 ms frames stacked.
 
     waveform (B, T * 320) with zeros at padding, lengths (B,) -> (B, T, 2 * mels), zeros at padding. The clip is
     followed by 240 zeros so that its last 20 ms have their two frames.
@@ -259,7 +259,7 @@ class SereEncoder(nn.Module):
                 parameter.requires_grad_(False)
 
     def freeze_unused(self):
-        """What no pooled state depends on must not count as trainable (it would hang distributed training).
+        """Freeze what no pooled state depends on: as trainable it would hang distributed training.
 
         Nor must Whisper's positions, which it was trained with as they are.
         """
@@ -336,7 +336,7 @@ class SereEncoder(nn.Module):
         return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-7)
 
     def _encode_long(self, waveform, lengths, size, output_hidden_states):
-        """30 s windows counted from each clip's start, one batch of windows per 30 s."""
+        """Encode 30 s windows counted from each clip's start, one batch of windows per 30 s."""
         parts = []
         for start in range(0, size, WINDOW_FRAMES):
             width = min(WINDOW_FRAMES, size - start)

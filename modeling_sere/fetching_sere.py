@@ -28,19 +28,19 @@ _SHOWN = re.compile(
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is a URL of any kind, or was one before it became a path."""
+    """Tell whether a text is a URL of any kind, or was one before it became a path."""
     return _URL.match(text.strip()) is not None
 
 
 def shown_url(url: str) -> str:
-    """Scheme, host and path: without user name and password, and without the query, which often holds a token."""
+    """Shorten a URL to scheme, host and path: user names, passwords and queries, which often hold a token, are left out."""
     if match := _SHOWN.fullmatch(url.strip()):
         return match["scheme"] + match["host"] + (match["path"] or "") + ("?..." if match["rest"] else "")
     return f"{url.strip().partition(':')[0]}:..."
 
 
 def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> io.BytesIO:
-    """The body of an http or https URL.
+    """Fetch the body of an http or https URL.
 
     A user name and password in the URL are sent to its own host only. Redirects may lead to http and https, not from
     https back to http.
@@ -96,7 +96,7 @@ class _Download:
                 pass
 
     def watched(self, kind: type[http.client.HTTPConnection]) -> type[http.client.HTTPConnection]:
-        """The kind of connection, with sockets that `stop` can reach."""
+        """Return the kind of connection, with sockets that `stop` can reach."""
         download = self
 
         class Connection(kind):  # type: ignore[valid-type, misc]  # the base is chosen when it runs
@@ -131,7 +131,7 @@ class _Download:
             raise _Refused(f"it broke off {response.length} bytes before its end")
 
     def _reason(self, error: Exception) -> str:
-        """What went wrong, in words that are not the server's and do not repeat the URL."""
+        """Return what went wrong, in words that are not the server's and do not repeat the URL."""
         if isinstance(error, _Refused):
             return str(error)
         if isinstance(error, urllib.error.HTTPError):

@@ -152,7 +152,7 @@ def load(arguments: argparse.Namespace) -> "SerePipeline":
 
 
 def _strongest(outputs: dict[str, Any]) -> float | None:
-    """The second at which a recording has its greatest highlight; None of silence."""
+    """Return the second at which a recording has its greatest highlight; None of silence."""
     from modeling_sere.audio_sere import SAMPLING_RATE
     from modeling_sere.timeline_sere import FRAME_SAMPLES, joined_highlights
 
@@ -207,7 +207,7 @@ def answers(classifier: "SerePipeline", inputs: "Inputs", done: int, batch_size:
 def _answered(
     classifier: "SerePipeline", inputs: "Inputs", indices: list[int], options: dict[str, Any]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What the pipeline says of some recordings, by their index; of large files few at a time."""
+    """Yield what the pipeline says of some recordings, by their index; of large files few at a time."""
     waiting: list[tuple[int, Any]] = []
     size = 0
 
@@ -244,7 +244,7 @@ def enrolment(classifier: "SerePipeline", inputs: "Inputs", indices: list[int]) 
 
 
 def _named(inputs: "Inputs", index: int, result: dict[str, Any]) -> dict[str, Any]:
-    """A result of the pipeline as an answer: what stands in a line of JSON."""
+    """Return a result of the pipeline as an answer: what stands in a line of JSON."""
     speaker = inputs.speakers[index]
     name = {"file": inputs.names[index]} | ({} if speaker is None else {"speaker": speaker})
     if "error" in result:

@@ -136,7 +136,7 @@ def _check_code(data: bytes):
 
 
 def _check_png(data: bytes):
-    """Chunk by chunk to the end, so that nothing stands before, between or behind them."""
+    """Check chunk by chunk to the end, so that nothing stands before, between or behind them."""
     if not data.startswith(PNG):
         raise ValueError("no PNG")
     place, kinds = len(PNG), []
@@ -160,5 +160,5 @@ FORMS = {
 
 
 def _form(name: str) -> tuple[int, Callable[[bytes], None]] | None:
-    """The limit of size and the check of a small file of this name; None of a name that SERE does not give."""
+    """Return the limit of size and the check of a small file of this name; None of a name that SERE does not give."""
     return next((form for pattern, form in FORMS.items() if re.fullmatch(pattern, name)), None)

@@ -193,7 +193,7 @@ def _check_samples(samples: list[Path], samples_license: str | None) -> None:
 
 
 def _settings(model, name: str, link: str | None, samples: list[Path], samples_license: str | None) -> dict:
-    """What the page knows of its model."""
+    """Return what the page knows of its model."""
     config, statistics = model.config, model.sere.embedding.statistics
     return {
         "name": link or Path(name).name,
@@ -240,7 +240,7 @@ class SpaceDestination(Destination):
             api.create_repo(self.repo_id, repo_type="space", space_sdk="static", private=private, exist_ok=True)
 
     def push(self, folder: Path) -> str:
-        """One commit that makes the Space the page in this folder. Returns its address.
+        """Make one commit that makes the Space the page in this folder. Returns its address.
 
         Raises:
             RunError: what went wrong; the page is whole in its folder.
@@ -273,7 +273,7 @@ class SpaceDestination(Destination):
 
 
 def with_link(card: str, address: str) -> str:
-    """The card with a line below its title that leads to the page, unless it has one."""
+    """Return the card with a line below its title that leads to the page, unless it has one."""
     if address in card:
         return card
     line = f"**Try it in your browser: [{address.split('/spaces/')[-1]}]({address})**; nothing you say leaves it."

@@ -72,7 +72,7 @@ class SereStream:
 
 
 def _samples(chunk: np.ndarray | torch.Tensor | bytes) -> np.ndarray:
-    """(n, channels) of the type they came in."""
+    """Return (n, channels) of the type they came in."""
     if isinstance(chunk, (bytes, bytearray, memoryview)):
         data = bytes(chunk)
         if len(data) % 2:

@@ -43,7 +43,9 @@ class WindowCutter:
         self.held, self.offset = [held[keep - self.offset :].copy()], keep  # a view would keep all of it
 
     def finish(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The last window, if something is left. It starts early enough to have full length, up to one frame more."""
+        """Yield the last window, if something is left. It starts early enough to have full length, up to one frame
+        more.
+        """
         if self.end > self.covered:
             start = max(0, self.end - self.window) // FRAME_SAMPLES * FRAME_SAMPLES
             yield start, np.concatenate(self.held)[start - self.offset :]
@@ -58,18 +60,20 @@ def cut_windows(blocks: Iterable[np.ndarray], window: int, hop: int) -> Iterator
 
 
 def loudness_of(samples: np.ndarray) -> float:
-    """Mean square amplitude to the power 0.3: Stevens' law, twice as loud every 10 dB."""
+    """Return the mean square amplitude to the power 0.3: Stevens' law, twice as loud every 10 dB."""
     return float(np.mean(np.square(samples, dtype=np.float64))) ** 0.3
 
 
 def shares(windows: list[dict]) -> np.ndarray:
-    """Share of each window in the whole by loudness, (K,) with sum 1; silent ones count only if all of them are."""
+    """Return the share of each window by loudness, (K,) with sum 1; silent ones count only if all of them are."""
     loudness = np.array([0.0 if window["silent"] else window["loudness"] for window in windows])
     return loudness / loudness.sum() if loudness.any() else np.full(len(windows), 1 / len(windows))
 
 
 def weighted_mean(windows: list[dict], scores: list[torch.Tensor | None]) -> torch.Tensor | None:
-    """Mean (K,) of the windows' scores by loudness; silent ones have none, and if all are silent, so has the mean."""
+    """Return the mean (K,) of the windows' scores by loudness; silent ones have none, and if all are silent, so has the
+    mean.
+    """
     heard = [(share, values) for share, values in zip(shares(windows), scores, strict=True) if values is not None]
     if not heard:
         return None
@@ -78,7 +82,8 @@ def weighted_mean(windows: list[dict], scores: list[torch.Tensor | None]) -> tor
 
 
 def compact(windows: Iterable[dict]) -> tuple[list[dict], np.ndarray]:
-    """Windows with plain numbers for tensors (`frames`, and `peak`, the strongest of them), and all their highlights.
+    """Store windows with plain numbers for tensors (`frames`, and `peak`, the strongest of them), and all their
+    highlights.
 
     Thousands of small tensors, made between the large ones of forward passes, would keep the heap from shrinking: an
     hour then took up to half as much memory again as a minute.
@@ -94,7 +99,7 @@ def compact(windows: Iterable[dict]) -> tuple[list[dict], np.ndarray]:
 
 
 def joined_highlights(windows: list[dict], highlights: np.ndarray) -> np.ndarray:
-    """Highlights of the recording (T,) with sum 1 from those of its overlapping windows, one after the other."""
+    """Join the highlights of the recording (T,) with sum 1 from those of its overlapping windows, one after the other."""
     frames = max(1, windows[-1]["end"] // FRAME_SAMPLES)
     total, count = np.zeros(frames, np.float32), np.zeros(frames, np.int32)
     past = 0
@@ -109,7 +114,7 @@ def joined_highlights(windows: list[dict], highlights: np.ndarray) -> np.ndarray
 
 
 def ranked(scores: torch.Tensor | None, labels: list[str], top_k: int | None) -> list[dict[str, Any]]:
-    """Labels by their scores (K,), best first; without scores it is `SILENCE`, and no label has any."""
+    """Return labels by their scores (K,), best first; without scores it is `SILENCE`, and no label has any."""
     if scores is None:
         return [{"score": 1.0, "label": SILENCE}, *({"score": 0.0, "label": label} for label in labels)][:top_k]
     values, order = scores.topk(min(top_k or len(labels), len(labels)))
@@ -117,12 +122,12 @@ def ranked(scores: torch.Tensor | None, labels: list[str], top_k: int | None) ->
 
 
 def best_of(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first label and its score."""
+    """Return the first label and its score."""
     return {"label": scores[0]["label"], "score": scores[0]["score"]}
 
 
 def chunk_of(window: dict, scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """A window of `compact` as it is told: when, which emotions, and its strongest moment in seconds."""
+    """Return a window of `compact` as it is told: when, which emotions, and its strongest moment in seconds."""
     return {
         "timestamp": [window["start"] / SAMPLING_RATE, window["end"] / SAMPLING_RATE],
         **best_of(scores),

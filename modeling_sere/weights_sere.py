@@ -56,14 +56,14 @@ def check_weights(path: str, name: str, model_class: type[nn.Module], config, ne
 
 
 def check_finite(model: nn.Module, name: str):
-    """Raises ValueError: the name of a weight that is NaN or infinite."""
+    """Pass if all weights are finite. Raises ValueError: the name of a weight that is NaN or infinite."""
     for tensor, values in model.state_dict().items():
         if values.is_floating_point() and not values.is_meta and not bool(values.isfinite().all()):
             raise ValueError(f"{name}: {tensor} holds NaN or infinite numbers, so the model can answer nothing.")
 
 
 def read_header(path: str, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """{tensor: (type of number, shape)} of a safetensors file, whose data must be just what the header says.
+    """Read {tensor: (type of number, shape)} from a safetensors file, whose data must be just what the header says.
 
     Raises:
         ValueError: as `check_weights`.
@@ -107,7 +107,7 @@ def _entry(tensor: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _needed(name: str, model_class: type[nn.Module], config) -> dict[str, torch.Tensor]:
-    """The model's tensors, without their numbers."""
+    """Return the model's tensors, without their numbers."""
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             return model_class(copy.deepcopy(config)).state_dict()

@@ -16,7 +16,9 @@ WITH_VIDEO = ("mp4", "mkv", "avi")
 
 
 def container(name: str, samples: np.ndarray, sound: bool = True, layout: str | None = None) -> bytes:
-    """A file of one of `CONTAINERS` with samples (channels, n) at its rate, and pictures where `WITH_VIDEO` says so."""
+    """Return a file of one of `CONTAINERS` with samples (channels, n) at its rate, and pictures where `WITH_VIDEO` says
+    so.
+    """
     kind, codec, rate = CONTAINERS[name]
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=kind) as output:

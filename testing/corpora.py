@@ -13,7 +13,7 @@ SOUNDS = {"anger": (230, 0.3, 5.0), "neutral": (150, 0.15, 3.5), "sadness": (110
 
 
 def voice(emotion: str, speaker: int, seed: int, seconds: float = 0.6) -> np.ndarray:
-    """A harmonic tone in syllables, (N,) float32; every seed gives another one."""
+    """Make a harmonic tone in syllables, (N,) float32; every seed gives another one."""
     random = np.random.default_rng([seed, speaker, list(SOUNDS).index(emotion)])
     pitch, loudness, tempo = SOUNDS[emotion]
     time = np.arange(round(seconds * RATE)) / RATE
@@ -26,7 +26,7 @@ def voice(emotion: str, speaker: int, seed: int, seconds: float = 0.6) -> np.nda
 
 
 def wav(samples: np.ndarray, subtype: str = "FLOAT") -> bytes:
-    """An encoded file."""
+    """Encode samples as a WAV file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, RATE, format="WAV", subtype=subtype)
     return buffer.getvalue()
@@ -40,7 +40,7 @@ def write_corpus(
     seed: int = 0,
     columns=("emotion", "speaker"),
 ) -> Path:
-    """A folder with metadata.csv: `clips` per emotion and speaker, of different lengths. Returns the folder."""
+    """Write a folder with metadata.csv: `clips` per emotion and speaker, of different lengths. Returns the folder."""
     folder.mkdir(parents=True)
     rows = []
     for emotion in emotions:
@@ -67,7 +67,7 @@ def read_metadata(folder: Path) -> list[dict]:
 
 
 def bad_files() -> dict[str, bytes]:
-    """Files that are not usable audio, each for another reason."""
+    """Return files that are not usable audio, each for another reason."""
     good = voice("anger", 0, 0)
     not_finite = good.copy()
     not_finite[100] = np.nan

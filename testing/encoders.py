@@ -34,6 +34,6 @@ ENCODERS = {
 
 
 def encoder_config(name: str, **changes):
-    """A tiny encoder's configuration, with fields that differ."""
+    """Return a tiny encoder's configuration, with fields that differ."""
     kind, options = ENCODERS[name]
     return kind(**(options | changes))

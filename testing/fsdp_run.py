@@ -34,7 +34,7 @@ def make(**options) -> Accelerator:
 
 
 def gathered(sharded):
-    """Tells how the weights lie before they are brought together."""
+    """Tell how the weights lie before they are brought together."""
     spread = [name for name, weight in sharded.named_parameters() if type(weight).__name__ == "DTensor"]
     layers = {type(module).__name__ for module in sharded.modules() if hasattr(module, "unshard")}
     print("spread:", len(spread), "of", len(list(sharded.parameters())), sorted(layers), flush=True)

@@ -115,7 +115,7 @@ class Commit:
         return any(fnmatch(path, pattern) or fnmatch(PurePosixPath(path).name, pattern) for pattern in patterns)
 
     def entry(self, path: str, expand: bool = False) -> dict | None:
-        """A file or folder as `tree` and `paths-info` describe it."""
+        """Return a file or folder as `tree` and `paths-info` describe it."""
         if path in self.files:
             blob = self.files[path]
             entry = {"type": "file", "path": path, "oid": blob.oid, "size": len(blob.data)}
@@ -130,7 +130,7 @@ class Commit:
 
 
 def card_metadata(text: str) -> dict:
-    """The YAML between the two lines of dashes that open a card."""
+    """Return the YAML between the two lines of dashes that open a card."""
     match = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
     return (yaml.safe_load(match[1]) or {}) if match else {}
 
@@ -152,7 +152,7 @@ class Repository:
         return self.id.split("/")[0]
 
     def at(self, revision: str) -> Commit:
-        """The commit of a branch, a tag or a full sha."""
+        """Return the commit of a branch, a tag or a full sha."""
         name = revision.removeprefix("refs/heads/").removeprefix("refs/tags/")
         sha = self.branches.get(name) or self.tags.get(name) or revision
         if sha not in self.commits:
@@ -218,7 +218,9 @@ class HubServer:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def environment(self, home, token: str | None = None, **variables: str) -> dict[str, str]:
-        """The environment of a fresh process whose Hub this is, with its caches in `home`, which has just a token."""
+        """Return the environment of a fresh process whose Hub this is, with its caches in `home`, which has just a
+        token.
+        """
         ours = ("HF_", "HUGGING", "TRANSFORMERS", "PYTHON")
         environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         environment |= {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "NO_PROXY": "127.0.0.1,localhost"}
@@ -230,7 +232,7 @@ class HubServer:
         return self.repositories[repo_type, repo_id]
 
     def files(self, repo_id: str, revision: str = "main", repo_type: str = "model") -> dict[str, bytes]:
-        """The whole snapshot of a revision, .gitattributes included: path -> content."""
+        """Return the whole snapshot of a revision, .gitattributes included: path -> content."""
         return {path: blob.data for path, blob in self.repository(repo_id, repo_type).at(revision).files.items()}
 
     def create(self, repo_id: str, repo_type: str = "model", private: bool = False, author: str = "hub") -> Repository:
@@ -248,7 +250,7 @@ class HubServer:
         self._faults.append(_Fault(re.compile(pattern), after, times, status))
 
     def heal(self):
-        """No more failures."""
+        """Let requests succeed again."""
         self._faults.clear()
 
     def _fault(self, line: str) -> _Fault | None:
@@ -260,7 +262,7 @@ class HubServer:
         return None
 
     def storage(self, oid: str) -> str:
-        """The signed address of a large file, on another origin than the endpoint's."""
+        """Return the signed address of a large file, on another origin than the endpoint's."""
         return f"{self.endpoint.replace('127.0.0.1', 'localhost')}/lfs/{oid}?signature={self.signature(oid)}"
 
     def signature(self, oid: str) -> str:
@@ -351,7 +353,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(Request(self.command, self.path, status, self.headers.get("Range")))
 
     def log_message(self, *_):
-        """Nothing on stderr."""
+        """Write nothing on stderr."""
 
     # Who may do what
 
@@ -536,7 +538,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.query.get(name, ["false"])[0].lower() in ("true", "1")
 
     def _content(self, data: bytes, headers: dict[str, str]) -> Reply:
-        """A file, or the part of it that a Range header names."""
+        """Return a file, or the part of it that a Range header names."""
         headers = headers | {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not wanted or not any(wanted.groups()):
@@ -552,7 +554,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("POST", _REPO + f"/preupload{_AT}")
     def preupload(self, repo_type, repo_id, revision):
-        """How each file is to be uploaded, and what the repository has in its place."""
+        """Return how each file is to be uploaded, and what the repository has in its place."""
         repository = self._writable(repo_id, repo_type)
         commit = repository.at(self._branch(repository, revision))
         answers = []
@@ -597,7 +599,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @_route("POST", _REPO + f"/commit{_AT}")
     def commit(self, repo_type, repo_id, revision):
-        """All of it or nothing: lines of JSON, one per operation, the header first."""
+        """Commit all of it or nothing: lines of JSON, one per operation, the header first."""
         repository = self._writable(repo_id, repo_type)
         branch = self._branch(repository, revision)
         parent = repository.at(branch)
@@ -646,13 +648,13 @@ class _Handler(BaseHTTPRequestHandler):
     @_route("GET HEAD", r"/api/(?P<repo_type>model|dataset|space)s/(?P<repo_id>[^/]+)(/.+)?")
     @_route("GET HEAD", r"/((?P<repo_type>dataset|space)s/)?(?P<repo_id>[^/]+)/resolve/.+")
     def other(self, repo_id, repo_type="model"):
-        """What is not served of a repository; and repositories without a namespace, of which there are none."""
+        """Return what is not served of a repository; and repositories without a namespace, of which there are none."""
         self._readable(repo_id, repo_type)
         raise HubError(404, "Sorry, we can't find the page you are looking for.")
 
 
 def _apply(key: str, value: dict, files: dict[str, Blob], objects: dict[str, bytes]):
-    """One operation of a commit on a copy of its parent's files."""
+    """Apply one operation of a commit to a copy of its parent's files."""
     path = value["path"]
     if key == "file":
         files[path] = Blob(base64.b64decode(value["content"]))

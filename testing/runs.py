@@ -22,7 +22,7 @@ SIZES = {
 
 
 def tiny_encoder(folder: Path) -> Path:
-    """A random wav2vec2 as a repository."""
+    """Save a random wav2vec2 as a repository."""
     torch.manual_seed(0)
     AutoModel.from_config(Wav2Vec2Config(**SIZES)).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True).save_pretrained(folder)
@@ -30,12 +30,12 @@ def tiny_encoder(folder: Path) -> Path:
 
 
 def command(*switches: str, **options) -> list[str]:
-    """train_sere.py with these flags."""
+    """Return the command of train_sere.py with these flags."""
     return [sys.executable, SCRIPT, *(f"--{name}={value}" for name, value in options.items()), *switches]
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
-    """Of a process that touches no cache but its own, on one thread."""
+    """Return the environment of a process that touches no cache but its own, on one thread."""
     return os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
 
 
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 def finished(words: list[str], variables: dict[str, str], before: Callable | None = None) -> Ended:
-    """A process run to its end, whatever that is; `before` runs in it first."""
+    """Run a process to its end, whatever that is; `before` runs in it first."""
     done = subprocess.run(
         words, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=before,
         timeout=600, check=False,
@@ -60,7 +60,7 @@ def finished(words: list[str], variables: dict[str, str], before: Callable | Non
 
 
 def one_sentence(run: Ended) -> list[str]:
-    """What is wrong with how a run that could not go on has ended: status 1 and one line of its own is right."""
+    """Return what is wrong with how a run that could not go on has ended: status 1 and one line of its own is right."""
     said = [line for line in run.stderr.splitlines() if line.startswith("train_sere.py: ")]
     if run.status == 1 and len(said) == 1 and "Traceback" not in run.stderr:
         return []
@@ -68,14 +68,14 @@ def one_sentence(run: Ended) -> list[str]:
 
 
 def results(folder: Path) -> dict:
-    """results.json without what no two runs share."""
+    """Read results.json without what no two runs share."""
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     del found["seconds"]
     return found
 
 
 def differences(one: Path, other: Path, tolerance: float = 1e-6) -> list[str]:
-    """Where two output folders differ: in results.json, or by more than `tolerance` in a weight."""
+    """Return where two output folders differ: in results.json, or by more than `tolerance` in a weight."""
     found = [f"results.json: {path}" for path in _unequal(results(one), results(other), tolerance)]
     first, second = (load_file(folder / "model.safetensors") for folder in (one, other))
     if first.keys() != second.keys():

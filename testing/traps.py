@@ -22,7 +22,7 @@ model="path/to/this/folder"
 
 
 def png(*more: tuple[bytes, bytes]) -> bytes:
-    """A picture of one pixel; `more` are chunks (kind, body) before its end."""
+    """Return a picture of one pixel; `more` are chunks (kind, body) before its end."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(b"\0\0")), *more]
     parts = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -147,7 +147,7 @@ class _Parser(HfArgumentParser):
 
 
 def parse_arguments(flags: list[str]) -> SereArguments:
-    """Arguments from a command line whose first word may be a JSON file; flags after it win over the file.
+    """Parse a command line whose first word may be a JSON file; flags after it win over the file.
 
     Raises:
         RunError: a flag or the file that cannot be understood.
@@ -167,7 +167,7 @@ def parse_arguments(flags: list[str]) -> SereArguments:
 
 
 def _json_flags(path: Path) -> list[str]:
-    """As flags, so that types and choices are checked in one place; null is the default."""
+    """Read the file as flags, so that types and choices are checked in one place; null is the default."""
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -17,7 +17,7 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def writing(what: str, remedy: str) -> Iterator[None]:
-    """A block that only writes files: whatever goes wrong in it is the disk's doing.
+    """Run a block that only writes files: whatever goes wrong in it is the disk's doing.
 
     Raises:
         RunError: `what` cannot be written, the reason, and the remedy.

@@ -120,7 +120,7 @@ def _samples(name: str, path: Path, corpus: str) -> list[_Sample]:
 
 
 def _cells(suffix: str, data: bytes, where: str) -> dict[str, Any]:
-    """What a file beside the audio tells: the entries of a JSON object, else its text under its suffix."""
+    """Return what a file beside the audio tells: the entries of a JSON object, else its text under its suffix."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:

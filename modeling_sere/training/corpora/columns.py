@@ -88,7 +88,7 @@ def label_speaker_language(title: str, columns: Sequence[str], named: NamedColum
 
 
 def is_folder(column: str | None) -> bool:
-    """Whether a column is one of a corpus without a table, whose columns are its folders: folder1, folder2.
+    """Tell whether a column is one of a corpus without a table, whose columns are its folders: folder1, folder2.
 
     The user names columns for both corpora of a run, and either may have a table or none.
     """
@@ -134,7 +134,7 @@ def build_corpus(table: Table, spellings: Spellings, require_labels: bool) -> Co
 
 
 def _understood(table: Table, spellings: Spellings) -> tuple[list[str | None], dict[str, str]]:
-    """The emotion of each clip, and the spellings that stand for another one than themselves."""
+    """Return the emotion of each clip, and the spellings that stand for another one than themselves."""
     raw = table.labels or [None] * len(table.names)
     counts = Counter(raw)
     emotion_of = {text: spellings.emotion(text) for text in counts if text is not None}
@@ -153,7 +153,7 @@ def _understood(table: Table, spellings: Spellings) -> tuple[list[str | None], d
 
 
 def _people(table: Table) -> list[str | None]:
-    """The speaker of each clip: spellings that are one name are one person, under the first of them."""
+    """Return the speaker of each clip: spellings that are one name are one person, under the first of them."""
     raw = table.speakers or [None] * len(table.names)
     first: dict[str, str] = {}
     person = {text: first.setdefault(normal_name(text), text) for text in dict.fromkeys(raw) if text is not None}
@@ -170,7 +170,7 @@ def _people(table: Table) -> list[str | None]:
 
 
 def _language(table: Table) -> str | None:
-    """The language that all clips have."""
+    """Return the language that all clips have."""
     if table.languages is None:
         return None
     languages = {normal_name(text): text for text in table.languages if text is not None}
@@ -185,7 +185,7 @@ def _tell(table: Table, subject: str, told: list[str]):
 
 
 def _note_repeated_names(table: Table):
-    """Names that look the same on the screen are two clips, but the user should know."""
+    """Note names that look the same on the screen: they are different clips, but the user should know."""
     if all(name.isascii() for name in table.names):
         return
     seen: dict[str, str] = {}

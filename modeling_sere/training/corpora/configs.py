@@ -74,7 +74,9 @@ def _patterns(data_files: Any) -> list[tuple[str, str]]:
 
 
 def _regular_expression(pattern: str) -> str:
-    """Of a pattern of file names: * and ? and [0-9] within a folder, ** over any number of them."""
+    """Translate a pattern of file names into a regular expression: * and ? and [0-9] within a folder, ** over any
+    number of them.
+    """
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[0-9\])", pattern)
     wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]", "[0-9]": "[0-9]"}
     return "".join(wild.get(part) or re.escape(part) for part in parts)

@@ -147,7 +147,7 @@ class Corpus:
         with ThreadPoolExecutor(DECODING_THREADS) as pool:
 
             def finished() -> Iterator[DecodedClip]:
-                """The clips of the file that has waited longest, each while the next one is being decoded."""
+                """Yield the clips of the file that has waited longest, each while the next one is being decoded."""
                 clips, future = pending.popleft()
                 while (clip := future.result()) is not None:
                     future = pool.submit(next, clips, None)

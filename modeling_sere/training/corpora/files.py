@@ -105,7 +105,9 @@ class Locator:
         return name, status
 
     def _respelled(self, name: str) -> str | None:
-        """The one file whose name is the same to a reader, or is the same without a suffix; found folder by folder."""
+        """Return the one file whose name is the same to a reader, or is the same without a suffix; found folder by
+        folder.
+        """
         found = "/" if name.startswith("/") else ""
         *folders, last = posixpath.normpath(name.replace("\\", "/")).split("/")
         for part in folders:
@@ -115,7 +117,7 @@ class Locator:
         return None if entry is None else posixpath.join(found, entry)
 
     def _alike(self, folder: str, name: str, stem: bool = False) -> str | None:
-        """The one entry of a folder with this normal name, or with this stem and the suffix of audio."""
+        """Return the one entry of a folder with this normal name, or with this stem and the suffix of audio."""
         alike = self._listing(folder)[stem].get(normal_name(name), [])
         if name in alike:
             return name
@@ -124,7 +126,7 @@ class Locator:
         return alike[0] if alike else None
 
     def _listing(self, folder: str) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """Names on disk by their normal name, and those of audio by their stem's."""
+        """Return names on disk by their normal name, and those of audio by their stem's."""
         if folder not in self._entries:
             names, stems = {}, {}
             try:
@@ -186,7 +188,7 @@ def walk(folder: Path, outside: bool = False) -> Iterator[str]:
 
 
 def _contents(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """What is in a folder and not hidden, sorted: files, folders, and links to folders."""
+    """Return what is in a folder and not hidden, sorted: files, folders, and links to folders."""
     files, folders, links = [], [], []
     with os.scandir(folder) as scan:
         for entry in sorted(scan, key=lambda entry: entry.name):

@@ -111,7 +111,7 @@ class Folder:
         return table
 
     def _data(self, names: list[str]) -> Table:
-        """The clips in files of data, of which these are there."""
+        """Return the clips in files of data, of which these are there."""
         parts = configured_files(self.name, self.path, names, self.options.config)
         if parts is None:
             parts = defaultdict(list)
@@ -137,12 +137,12 @@ class Folder:
         return files_table(self.name, kind, list(paths.values()), "+".join(parts), self.locate, self.options)
 
     def _path(self, name: str) -> Path:
-        """The path of a file, which has to be a regular one in the folder."""
+        """Return the path of a file, which has to be a regular one in the folder."""
         locate_file(self.locate, name, "", lambda: self.name)
         return Path(self.locate.path(name))
 
     def _is_saved(self, name: str) -> bool:
-        """Whether a file is of a dataset: in a folder that `save_to_disk` wrote others can lie about."""
+        """Tell whether a file is of a dataset: in a folder that `save_to_disk` wrote others can lie about."""
         folder, base = posixpath.split(name)
         state = posixpath.join(folder, "state.json")
         if suffix(name) != ".arrow" or not (self.path / state).is_file():
@@ -152,7 +152,7 @@ class Folder:
         return base in self._saved[folder]
 
     def _split(self, name: str) -> str:
-        """The split of a file of data; of a saved `DatasetDict` the name of its folder."""
+        """Return the split of a file of data; of a saved `DatasetDict` the name of its folder."""
         above, folder = posixpath.split(posixpath.dirname(name))
         if folder and (self.path / above / "dataset_dict.json").is_file():
             return folder
@@ -160,7 +160,7 @@ class Folder:
 
 
 def _saved_files(state: Path, title: str) -> set[str]:
-    """The files that the state of a saved dataset names."""
+    """Return the files that the state of a saved dataset names."""
     try:
         return {str(file["filename"]) for file in parse_json(state.read_text(encoding="utf-8"))["_data_files"]}
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -75,12 +75,12 @@ class Spellings:
         return self.label_map.get(name) or LABEL_ALIASES.get(name, name)
 
     def knows(self, label: str) -> bool:
-        """Whether a label is that of an emotion, and not any word."""
+        """Tell whether a label is that of an emotion, and not any word."""
         return is_known(label) or normal_name(label) in self.label_map
 
 
 def is_known(label: str) -> bool:
-    """Whether a label is an emotion of `EMOTIONS` or another spelling of one."""
+    """Tell whether a label is an emotion of `EMOTIONS` or another spelling of one."""
     return (name := normal_name(label)) in EMOTIONS or name in LABEL_ALIASES
 
 

@@ -39,7 +39,7 @@ class _Row(NamedTuple):
     cells: dict[str, Any]
 
     def where(self, corpus: str) -> str:
-        """The row for messages."""
+        """Return the row for messages."""
         return f"{self.part.path} of {corpus}, row {self.number}"
 
 
@@ -85,7 +85,7 @@ def metadata_table(
 
 
 def _told_clips(names: list[str], spans: list[Span | None], columns: Iterable[str | None], locate: Locator) -> str:
-    """What the user should know of how files were found and cut."""
+    """Return what the user should know of how files were found and cut."""
     told = ""
     if cut := sum(span is not None for span in spans):
         files = number(len(set(names)), "file")
@@ -100,7 +100,7 @@ def _told_clips(names: list[str], spans: list[Span | None], columns: Iterable[st
 def _of_split(
     rows: list[_Row], columns: list[str], title: str, split: str | None, reading: dict[str, str]
 ) -> list[_Row]:
-    """The rows of the wanted split of one table, which a column tells; all rows if none is wanted."""
+    """Return the rows of the wanted split of one table, which a column tells; all rows if none is wanted."""
     column = find_column(title, columns, None, SPLITS)
     if column is None and split is not None:
         raise RunError(f"{title} has no column of splits, and so no split {shown(split)!r}: leave it out")
@@ -120,7 +120,7 @@ def _of_split(
 
 
 def _span_columns(title: str, columns: list[str]) -> tuple[str | None, str | None, str | None]:
-    """The columns of beginnings, ends and durations."""
+    """Return the columns of beginnings, ends and durations."""
     begin, end, duration = (find_column(title, columns, None, usual) for usual in (BEGINS, ENDS, DURATIONS))
     if begin is not None and compact_name(begin) == "onset":  # beside it, an offset is the end
         end = end or find_column(title, columns, None, ("offset",))
@@ -130,7 +130,7 @@ def _span_columns(title: str, columns: list[str]) -> tuple[str | None, str | Non
 def _clips(
     rows: list[_Row], corpus: str, files: str, begin_end_duration: Iterable[str | None], locate: Locator
 ) -> tuple[list[str], list[Span | None]]:
-    """The file of each row, and which part of it."""
+    """Return the file of each row, and which part of it."""
     names, spans = [], []
     bases: dict[str, str] = {}  # of each table, the folder in which its names begin
     located: dict[tuple[str, str | None], str] = {}
@@ -157,7 +157,7 @@ def _clips(
 
 
 def _base(locate: Locator, table: str, first: str | None) -> str:
-    """The folder in which the names of a table begin, by its first file.
+    """Return the folder in which the names of a table begin, by its first file.
 
     It is the folder of the table, or that of the corpus, or the one folder beside the table in which the file is.
     """
@@ -181,7 +181,7 @@ def _cells(rows: list[_Row], corpus: str, column: str | None) -> list[str | None
 
 
 def _single(row: _Row, column: str, corpus: str) -> Any:
-    """A cell that holds one value; of audio as `datasets` writes it into JSON, the path."""
+    """Return a cell that holds one value; of audio as `datasets` writes it into JSON, the path."""
     cell = row.cells.get(column)
     if isinstance(cell, dict) and isinstance(cell.get("path"), str):
         return cell["path"]
@@ -193,7 +193,7 @@ def _single(row: _Row, column: str, corpus: str) -> Any:
 
 
 def _file_text(cell: Any) -> str | None:
-    """A file name as it is, but for blanks around it: in its middle it may have what other cells lose."""
+    """Return a file name as it is, but for blanks around it: in its middle it may have what other cells lose."""
     return None if cell_text(cell) is None else str(cell).strip()
 
 

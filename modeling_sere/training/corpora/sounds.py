@@ -71,7 +71,7 @@ def notes_on_sounds(
 
 
 def _copies(values: np.ndarray, keys: Sequence[str], still: np.ndarray) -> tuple[int, int]:
-    """How many clips are copies of another one, and how often the most frequent is there.
+    """Return how many clips are copies of another one, and how often the most frequent is there.
 
     A copy is the same file, or the same sound in another one: then all features are the same but for rounding. Rows
     with a sound are compared with their neighbours along a random direction.

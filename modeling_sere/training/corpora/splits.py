@@ -65,5 +65,5 @@ def chosen(title: str, parts: Mapping[str, Part], split: str | None) -> dict[str
 
 
 def are_splits(names: Iterable[str]) -> bool:
-    """Whether all of these, at least one, are usual names of splits."""
+    """Tell whether all of these, at least one, are usual names of splits."""
     return bool(keys := {split_key(name) for name in names}) and keys <= set(WORDS.values())

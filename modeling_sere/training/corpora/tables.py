@@ -76,13 +76,13 @@ class Tables:
         return found if len(found) != 1 or are_splits(found) else dict(zip([""], found.values(), strict=True))
 
     def _tables(self, names: Iterable[str]) -> list[str]:
-        """Those that may be tables of clips; of files that are mostly of one clip, only if there are few."""
+        """Return those that may be tables of clips; of files that are mostly of one clip, only if there are few."""
         tables = [name for name in names if self.is_table(name)]
         doubtful = [name for name in tables if suffix(name) in (".txt", ".json") and not _is_listing(name)]
         return tables if len(doubtful) <= MANY else sorted(set(tables) - set(doubtful))
 
     def _in_one_folder(self, tables: list[str]) -> dict[str, Part]:
-        """The tables of a folder that name audio files, by their name: metadata.csv alone if it is there."""
+        """Return the tables of a folder that name audio files, by their name: metadata.csv alone if it is there."""
         if metadata := [name for name in tables if _is_metadata(name)]:
             if len(metadata) > 1:
                 raise RunError(f"{self.corpus} has both {' and '.join(metadata)}: keep one")
@@ -111,14 +111,14 @@ class Tables:
             self.unused.append(f"{name} ({why})")
 
     def is_table(self, name: str) -> bool:
-        """Whether a file may be a table of clips, by its name and, of parquet, its columns."""
+        """Tell whether a file may be a table of clips, by its name and, of parquet, its columns."""
         base = posixpath.basename(name)
         if base.startswith(".") or suffix(name) not in TABLES or re.match(r"readme|licen[cs]e", normal_name(base)):
             return False
         return suffix(name) != ".parquet" or not self.holds_audio(name)
 
     def holds_audio(self, name: str) -> bool:
-        """Whether a file is parquet with audio in it. Raises RunError: it is damaged."""
+        """Tell whether a file is parquet with audio in it. Raises RunError: it is damaged."""
         return suffix(name) == ".parquet" and holds_audio(self.path(name), f"{shown(name)} of {self.corpus}")
 
     def part(self, name: str) -> Part:
@@ -132,7 +132,7 @@ class Tables:
 
 
 def _by_split(parts: dict[str, Part]) -> dict[str, Part] | None:
-    """The same tables by the split in their name, or the only one as that of no split; None if it is not clear."""
+    """Return tables by the split in their name, or the only one as that of no split; None if it is not clear."""
     by_split = {split_in(posixpath.basename(name)): part for name, part in parts.items()}
     if None not in by_split and len(by_split) == len(parts):
         return by_split

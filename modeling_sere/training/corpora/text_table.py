@@ -71,7 +71,7 @@ def _content(path: Path, title: str) -> bytes:
 
 
 def _decoded(data: bytes) -> str:
-    """A text in UTF-8 or, if its first bytes say so, in UTF-16 as Excel saves "Unicode text"."""
+    """Return a text in UTF-8 or, if its first bytes say so, in UTF-16 as Excel saves "Unicode text"."""
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if marked else "utf-8-sig")
 
@@ -103,7 +103,7 @@ def _read_separated(text: str, title: str) -> Rows:
 
 
 def _separator(text: str) -> tuple[str, int, str]:
-    """What separates the cells, how many rows were read to know it, and the text after them."""
+    """Return what separates the cells, how many rows were read to know it, and the text after them."""
     if told := re.match(r"sep=([,;\t|])\r?\n", text, re.IGNORECASE):  # as Excel has it
         return told[1], 1, text[told.end() :]
     header = re.sub(r'"[^"]*"', "", text[:MAX_HEADER].lstrip("\r\n")).partition("\n")[0]
@@ -155,7 +155,7 @@ def _read_parquet(path: Path, title: str) -> Rows:
 
 
 def holds_audio(path: Path, title: str) -> bool:
-    """Whether a parquet file has audio in a column, and not only names of files. Raises as `read_rows`."""
+    """Tell whether a parquet file has audio in a column, and not only names of files. Raises as `read_rows`."""
     import pyarrow.parquet  # with `datasets`; slow to import
 
     try:
@@ -169,7 +169,7 @@ def holds_audio(path: Path, title: str) -> bool:
 
 
 def _class_names(schema) -> dict[str, list[str]]:
-    """The names of classes that `datasets` writes into a schema, by column."""
+    """Return the names of classes that `datasets` writes into a schema, by column."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     from datasets import ClassLabel, Features

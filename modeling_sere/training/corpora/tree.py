@@ -52,7 +52,7 @@ def tree_table(corpus: str, locate: Locator, names: list[str], options: ReadOpti
 
 
 def _checked(locate: Locator, corpus: str, name: str) -> str:
-    """The same name, of a regular file that can be written down."""
+    """Return a name if it is that of a regular file that can be written down."""
     check_writable(name, corpus)
     return locate_file(locate, name, "", lambda: corpus)
 
@@ -68,7 +68,7 @@ def _levels(files: list[str]) -> Levels:
 def _of_split(
     corpus: str, files: list[str], levels: Levels, split: str | None, reading: dict[str, str]
 ) -> tuple[list[str], Levels]:
-    """The files of the wanted split, and their levels but for the one that tells the split."""
+    """Return the files of the wanted split, and their levels but for the one that tells the split."""
     level = next((level for level, names in levels.items() if None not in names and are_splits(set(names))), None)
     if level is None and split is not None:
         raise RunError(f"{corpus} is a folder of audio files that has no split {shown(split)!r}: leave it out")
@@ -83,7 +83,7 @@ def _of_split(
 
 
 def _emotions(corpus: str, levels: Levels, options: ReadOptions) -> str | None:
-    """The level of emotions: the named one, else the one with most of them, at least two."""
+    """Find the level of emotions: the named one, else the one with most of them, at least two."""
     if (named := _named(options.columns.label)) is not None:
         return find_column(corpus, list(levels), named)
     told = {level: _known(set(filter(None, names)), options.spellings) for level, names in levels.items()}
@@ -96,7 +96,7 @@ def _known(names: set[str], spellings: Spellings) -> set[str]:
 
 
 def _speakers(corpus: str, levels: Levels, emotions: str | None, options: ReadOptions) -> str | None:
-    """The level of speakers: the named one, else the only one left beside the emotions that tells files apart."""
+    """Find the level of speakers: the named one, else the only one beside the emotions that tells files apart."""
     if (named := _named(options.columns.speaker)) is not None:
         return find_column(corpus, list(levels), named)
     left = [
@@ -107,7 +107,7 @@ def _speakers(corpus: str, levels: Levels, emotions: str | None, options: ReadOp
 
 
 def _named(column: str | None) -> str | None:
-    """A column that the user named, if it is one of folders: another one is that of another corpus."""
+    """Return a column that the user named, if it is one of folders: another one is that of another corpus."""
     return column if is_folder(column) else None
 
 

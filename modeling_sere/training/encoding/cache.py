@@ -117,7 +117,7 @@ class FeatureCache:
         self.places.update((key.decode(), (path, row)) for row, key in enumerate(shard["key"]))
 
     def _load(self, path: Path) -> np.ndarray | None:
-        """A shard that is as it was written; None if it is not, which is told."""
+        """Return a shard that is as it was written; None if it is not, which is told."""
         try:
             if os.path.lexists(path) and not path.is_file():
                 raise ValueError("it is no file")

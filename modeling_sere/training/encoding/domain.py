@@ -18,7 +18,7 @@ class Domain:
 
     @classmethod
     def of(cls, values: np.ndarray, speakers: list[str] | None) -> "Domain":
-        """From an array and a list of speaker names."""
+        """Make a domain from an array and a list of speaker names."""
         index = None if speakers is None else torch.from_numpy(np.unique(speakers, return_inverse=True)[1])
         return cls(torch.from_numpy(values), index)  # without a copy, even of a part of longer rows
 
@@ -26,7 +26,7 @@ class Domain:
         return len(self.features)
 
     def subset(self, rows: list[int]) -> "Domain":
-        """These rows, in this order."""
+        """Return these rows, in this order."""
         if rows == list(range(len(self))):
             return self  # without a copy
         speakers = None if self.speakers is None else self.speakers[rows].unique(return_inverse=True)[1]

@@ -47,7 +47,7 @@ class Features:
 
 
 def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Waveforms -> input_values (B, N) and attention_mask (B, N)."""
+    """Pad waveforms into input_values (B, N) and attention_mask (B, N)."""
     tensors = [torch.from_numpy(waveform) for waveform in waveforms]
     lengths = torch.tensor([len(tensor) for tensor in tensors])
     values = pad_sequence(tensors, batch_first=True)
@@ -56,14 +56,14 @@ def collate(waveforms: list[np.ndarray], device) -> tuple[torch.Tensor, torch.Te
 
 
 def encoded_before(clip: DecodedClip) -> np.ndarray:
-    """The waveform of a clip that was usable when its features were made. Raises RunError: it no longer is."""
+    """Return the waveform of a clip that was usable when its features were made. Raises RunError: it no longer is."""
     if clip.error is not None:
         raise RunError(f"{clip.error}; it was usable when this run began: restore it, then add --resume.")
     return clip.waveform
 
 
 def length_batches(lengths: list[int], batch_seconds: float = BATCH_SECONDS) -> Iterator[list[int]]:
-    """Positions grouped by similar length, each group's padded size within `batch_seconds`; longest first."""
+    """Yield positions grouped by similar length, each group's padded size within `batch_seconds`; longest first."""
     batch: list[int] = []
     longest = 0
     for position in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -105,7 +105,9 @@ class FeatureExtraction:
         self.encoded = 0  # clips that were not in the cache
 
     def __call__(self, corpus: Corpus, indices: list[int] | None = None) -> Features | None:
-        """Raw features of `indices` (default: all clips) of a corpus, or None on a process that does not get them."""
+        """Extract raw features of `indices` (default: all clips) of a corpus, or None on a process that does not get
+        them.
+        """
         indices = list(range(len(corpus))) if indices is None else sorted(indices)
         mine = indices[self.accelerator.process_index :: self.accelerator.num_processes]
         with tqdm(
@@ -133,7 +135,7 @@ class FeatureExtraction:
         )
 
     def _gathered(self, part) -> list | None:
-        """What all processes have, in their order, where it is to be known."""
+        """Return what all processes have, in their order, where it is to be known."""
         if self.everywhere or self.accelerator.num_processes == 1:
             return gather_object([part])
         parts = [None] * self.accelerator.num_processes if self.accelerator.is_main_process else None
@@ -141,7 +143,7 @@ class FeatureExtraction:
         return parts
 
     def _extract(self, corpus, indices, bar) -> tuple[list[tuple[int, str]], np.ndarray, list[tuple[int, str]]]:
-        """Index and key of each usable clip, their rows (n, D + 2), and index and reason of the others.
+        """Return index and key of each usable clip, their rows (n, D + 2), and index and reason of the others.
 
         A row holds the features, the strongest moment, and whether the sound is narrow.
         """
@@ -177,7 +179,7 @@ class FeatureExtraction:
                 yield clip
 
     def _encode(self, clips: list[DecodedClip]) -> dict[str, np.ndarray]:
-        """Rows of some clips by key; those that are finite are put into the cache, if there is one."""
+        """Return rows of some clips by key; those that are finite are put into the cache, if there is one."""
         rows = {}
         for batch in length_batches([len(clip.waveform) for clip in clips]):
             values, mask = collate([clips[i].waveform for i in batch], self.accelerator.device)
@@ -193,7 +195,8 @@ class FeatureExtraction:
         return rows
 
     def _cached(self, corpus, found) -> np.ndarray:
-        """Rows (n, D + 2) of the clips found, from the cache; what has been lost there meanwhile is encoded again.
+        """Return rows (n, D + 2) of the clips found, from the cache; what has been lost there meanwhile is encoded
+        again.
 
         Raises:
             RunError: a clip that is no longer usable.

@@ -10,7 +10,7 @@ from modeling_sere.training.encoding.features import Features
 
 
 def kept_clips(corpus: Corpus, labels: list[str]) -> list[int]:
-    """Indices of the clips that take part: those of a shared emotion and those without a label."""
+    """Return indices of the clips that take part: those of a shared emotion and those without a label."""
     return [clip.index for clip in corpus.clips if clip.label is None or clip.label in labels]
 
 
@@ -41,7 +41,7 @@ class Pool:
         return self.features.skipped
 
     def shots(self, count: int, seed: int) -> torch.Tensor:
-        """(n,) class index of `count` drawn clips per emotion, -100 elsewhere. Raises RunError: too few clips."""
+        """Draw shots: (n,) class index of `count` clips per emotion, -100 elsewhere. Raises RunError: too few clips."""
         drawn = draw_shots(
             [clip.label for clip in self.clips], [clip.name for clip in self.clips], self.labels, count, seed
         )
@@ -50,5 +50,5 @@ class Pool:
         return marked
 
     def names(self, marked: torch.Tensor) -> list[str]:
-        """Names of the rows that are not -100."""
+        """Return names of the rows that are not -100."""
         return [self.clips[row].name for row in (marked != UNLABELLED).nonzero().squeeze(1).tolist()]

@@ -72,7 +72,7 @@ class Checkpoints:
 
 
 def is_of_checkpoint(name: str) -> bool:
-    """Whether a file of this name, relative to the folder of all checkpoints, is one of theirs."""
+    """Tell whether a file of this name, relative to the folder of all checkpoints, is one of theirs."""
     return FILES.fullmatch(name) is not None
 
 

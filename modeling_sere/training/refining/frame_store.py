@@ -67,7 +67,7 @@ class FrameStore:
             ) from error
 
     def batch(self, items: list[int]) -> SereFrames:
-        """Frames of some items, padded with zeros."""
+        """Return frames of some items, padded with zeros."""
         spans = [self.offsets[item] for item in items]
         rows = pad_sequence(
             [torch.from_numpy(self.rows[start : start + size].astype(np.float32)) for start, size in spans],

@@ -81,7 +81,7 @@ class Refinement:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
 
     def draw(self, step: int) -> torch.Tensor:
-        """Items of one step's batch: labelled, then unlabelled."""
+        """Return items of one step's batch: labelled, then unlabelled."""
         size = self.arguments.batch_size
         shared = torch.Generator().manual_seed(self.arguments.seed * 1_000_003 + step)
         own = torch.Generator().manual_seed(
@@ -167,7 +167,7 @@ def refine(
 
 
 def gathered(sharded: SereForAudioClassification) -> SereForAudioClassification:
-    """A whole copy of a model that FSDP has spread over the processes, which cannot be undone in place."""
+    """Return a whole copy of a model that FSDP has spread over the processes, which cannot be undone in place."""
     state = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True))
     model = SereForAudioClassification(sharded.config)
     model.load_state_dict(state)

@@ -11,12 +11,12 @@ PATHS = ("source", "target", "encoder", "model", "label_map", "output_dir", "cac
 
 
 def recorded(arguments: SereArguments) -> dict:
-    """What a tracker is told of the run: no paths, as TensorBoard's log lies in the folder that gets published."""
+    """Return what a tracker is told of the run: no paths, as TensorBoard's log lies in a folder that is published."""
     return {name: value for name, value in asdict(arguments).items() if name not in PATHS}
 
 
 def trackers(report_to: str | None) -> list[str]:
-    """Names for `Accelerator(log_with=...)`; TensorBoard by default where it is installed.
+    """Return names for `Accelerator(log_with=...)`; TensorBoard by default where it is installed.
 
     Raises:
         RunError: a tracker is unknown or its package is not installed.

@@ -50,7 +50,7 @@ class AnswerFile:
             self._keep()
 
     def _begun(self) -> tuple[int, int | None]:
-        """Recordings and bytes that are whole; no bytes where nothing was written yet."""
+        """Return the recordings and bytes that are whole; no bytes where nothing was written yet."""
         try:
             state = json.loads(self.progress.read_text(encoding="utf-8"))
             identity, done, size = state["identity"], int(state["done"]), int(state["bytes"])

@@ -11,7 +11,7 @@ CLOSE = 1e-3  # standard deviations, in every feature: rounding stays below 1e-4
 
 
 def in_both(source: Pool, target: Pool, shots: torch.Tensor) -> dict[str, list[str]]:
-    """Names of target clips, sorted, whose very audio is in the source corpus too, and in its shots.
+    """Return names of target clips, sorted, whose very audio is in the source corpus too, and in its shots.
 
     The audio is the same if the encoded files are, or else all features: a copy in another lossless format.
 
@@ -33,7 +33,7 @@ def _repeated(source: Pool, target: Pool, chosen: np.ndarray) -> list[str]:
 
 
 def repeated_rows(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """(m,) bool: which rows of `values` (m, D) are, but for rounding, a row of `seen` (n, D).
+    """Return (m,) bool: which rows of `values` (m, D) are, but for rounding, a row of `seen` (n, D).
 
     Rows are sorted along a random direction, and compared with those close to them there.
     """
@@ -49,5 +49,5 @@ def repeated_rows(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _along(values: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """(n,) values (n, D) times direction (D,), in double precision, without a double copy of the values."""
+    """Return (n,) values (n, D) times direction (D,), in double precision, without a double copy of the values."""
     return np.concatenate([values[row : row + CHUNK] @ direction for row in range(0, len(values) or 1, CHUNK)])

@@ -66,7 +66,7 @@ class Destination:
                 raise RunError(self._taken())
 
     def push(self, folder: Path) -> str:
-        """One commit with the published files of a run's output folder, then the tag. Returns the address.
+        """Commit the published files of a run's output folder at once, then tag them. Returns the address.
 
         No other file goes, results.json neither, as it names clips, predictions.csv only if asked for; and no link is
         followed (see `published`).
@@ -104,7 +104,7 @@ class Destination:
         return files | {CARD: named(files[CARD].decode("utf-8"), self.repo_id).encode("utf-8")}
 
     def _commit(self, api: HfApi, content: dict[str, bytes | Path]) -> str:
-        """Its id. A commit of somebody else that comes between our look at the repository and ours starts it anew."""
+        """Return the commit id; retry if someone else pushed in the meantime."""
         for attempt in range(ATTEMPTS):
             head = api.model_info(self.repo_id).sha
             operations = self._operations(api, content, head)
@@ -138,7 +138,7 @@ class Destination:
         ]
 
     def _check_rights(self, user: dict) -> None:
-        """Before create_repo, which takes the existence of somebody else's repository for success."""
+        """Refuse a token that may not write: create_repo takes somebody else's repository for success."""
         owner = self.repo_id.split("/")[0]
         roles = {org["name"]: org.get("roleInOrg") for org in user.get("orgs", [])}
         if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
@@ -176,7 +176,7 @@ class Destination:
 
 
 def _predictions(folder: Path) -> Path:
-    """The path of predictions.csv. Raises ValueError: it is not there, a link, or not what a run writes."""
+    """Return the path of predictions.csv. Raises ValueError: it is not there, a link, or not what a run writes."""
     path = folder / PREDICTIONS
     if status_of(folder, PREDICTIONS) is None:
         raise ValueError(f"{folder} has no {PREDICTIONS}: leave --push_predictions out")
@@ -187,7 +187,7 @@ def _predictions(folder: Path) -> Path:
 
 
 def _tags(api: HfApi, repo_id: str) -> dict[str, str]:
-    """Name -> commit."""
+    """Return the commit of each tag."""
     return {tag.name: tag.target_commit for tag in api.list_repo_refs(repo_id).tags}
 
 

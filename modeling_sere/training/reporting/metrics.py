@@ -67,7 +67,7 @@ class MacroF1(_ClassIdMetric):
 
 
 def expected_calibration_error(probabilities: np.ndarray, references: Sequence[int], bins: int = 15) -> float:
-    """ECE: gap between how sure the answers are and how often they are right, in [0, 1] (Guo et al., ICML 2017).
+    """Compute the ECE, the gap between how sure the answers are and how often they are right, in [0, 1] (Guo et al., ICML 2017).
 
     Args:
         probabilities: (n, C), rows summing to 1. references: (n,) class ids.
@@ -81,7 +81,7 @@ def expected_calibration_error(probabilities: np.ndarray, references: Sequence[i
 
 
 def score(predictions: Sequence[int], references: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
-    """All scores of one evaluation, ready for JSON.
+    """Compute all scores of one evaluation, ready for JSON.
 
     Args:
         predictions, references: class ids, shape (n,), n > 0: lists, arrays or tensors.

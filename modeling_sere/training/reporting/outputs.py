@@ -87,7 +87,7 @@ def _answers(answers: Iterable[Answer]) -> str:
 
 
 def _caveats(results: Results) -> list[str]:
-    """What a reader of the scores has to know; the clips are named in results.json."""
+    """Return what a reader of the scores has to know; the clips are named in results.json."""
     lines = []
     if skipped := len(results["skipped_clips"]):
         lines.append(f"  Left out as unusable: {number(skipped, 'clip')}, named in results.json.")

@@ -9,14 +9,14 @@ from modeling_sere.training.errors import RunError, first_line
 
 
 def prior_weight(arguments: SereArguments, speaker_ids: bool) -> float:
-    """The weight that was asked for; by default less without speaker ids, whose cues are less sure."""
+    """Choose the weight of the prior that was asked for; by default less without speaker ids, whose cues are less sure."""
     if arguments.prior_weight is not None:
         return arguments.prior_weight
     return 2.0 if speaker_ids else 1.0
 
 
 def encoder_options(arguments: SereArguments) -> dict:
-    """What the configuration needs to know of the encoder."""
+    """Return the fields of the configuration that describe the encoder."""
     try:
         config = AutoConfig.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
         extractor = AutoFeatureExtractor.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
@@ -26,7 +26,7 @@ def encoder_options(arguments: SereArguments) -> dict:
 
 
 def fields(arguments: SereArguments, labels: list[str], speaker_ids: bool) -> dict:
-    """What the arguments say of the configuration, whatever the encoder."""
+    """Return the fields of the configuration that the arguments set, whatever the encoder."""
     return {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
@@ -41,7 +41,7 @@ def fields(arguments: SereArguments, labels: list[str], speaker_ids: bool) -> di
 def build_model(
     arguments: SereArguments, labels: list[str], speaker_ids: bool, weights: bool = True, **changes
 ) -> SereForAudioClassification:
-    """A model around the chosen encoder, not yet organised.
+    """Build a model around the chosen encoder, not yet organised.
 
     Args:
         speaker_ids: whether clips will be normalised per speaker.
@@ -63,7 +63,8 @@ def build_model(
 
 
 def load_checkpoint(arguments: SereArguments) -> SereForAudioClassification:
-    """The model that `--model` names, run by this package's code and not by the code that lies beside its weights.
+    """Load the model that `--model` names, run by this package's code and not by the code that lies beside its
+    weights.
 
     Raises:
         RunError: it is no SERE model, has no weights in safetensors, or cannot be reached.
@@ -86,7 +87,7 @@ def load_checkpoint(arguments: SereArguments) -> SereForAudioClassification:
 def continue_model(
     checkpoint: SereForAudioClassification, arguments: SereArguments, labels: list[str], speaker_ids: bool, **changes
 ) -> SereForAudioClassification:
-    """A model with the encoder, the refined weights and the prior of a checkpoint, not yet organised.
+    """Build a model with the encoder, the refined weights and the prior of a checkpoint, not yet organised.
 
     Other arguments as in `build_model`.
 

@@ -40,7 +40,7 @@ RESULT = re.compile(
 
 
 def is_of_result(name: str) -> bool:
-    """Whether a run may have written a file of this name, relative to its result."""
+    """Tell whether a run may have written a file of this name, relative to its result."""
     return RESULT.fullmatch(name) is not None or (name.endswith(".py") and (PACKAGE / name).is_file())
 
 
@@ -111,7 +111,7 @@ class OutputFolder:
         self.published = published
 
     def _not_free(self) -> str | None:
-        """Why a name without `--output_dir` is not taken; None, and locked, if it is.
+        """Return why a name without `--output_dir` is not taken; None, and locked, if it is.
 
         Raises:
             RunError: there is an unfinished run of this very command, and it is not to be resumed.
@@ -173,7 +173,7 @@ class OutputFolder:
             raise RunError(_changed(self.final, others))
 
     def _told_of_finished(self) -> str:
-        """What the directory holds."""
+        """Return what the directory holds."""
         marker = _marker_or_none(self.final)
         if marker is None:
             return f"{self.final} is not free"
@@ -241,7 +241,7 @@ class OutputFolder:
             logger.warning("%s stays, as it holds files that no run writes: %s.", self.partial, listed(others, 5))
 
     def _unknown(self) -> list[str]:
-        """What is in the working folder and no run writes."""
+        """Return what is in the working folder and no run writes."""
         known = dict(self._known())
         return [name for name in entries(self.partial) if not self._is_known(name, known)]
 
@@ -250,7 +250,7 @@ class OutputFolder:
         return name in (MARKER, HALF_MARKER) or (folder in known and (name.endswith("/") or known[folder](rest)))
 
     def _known(self) -> Iterator[tuple[str, Callable[[str], bool]]]:
-        """The folders in the working folder, and what tells whether a run has written a file in them."""
+        """Yield the folders in the working folder, and what tells whether a run has written a file in them."""
         marker = _marker_or_none(self.replaced)
         replaced = {} if marker is None else marker.files
         own = {MARKER, HALF_MARKER}
@@ -279,7 +279,7 @@ class OutputFolder:
 
 
 def _free_name(arguments: SereArguments) -> str:
-    """A name for the folder, from those of the corpora: "english-polish"."""
+    """Return a name for the folder, from those of the corpora: "english-polish"."""
     parts = (arguments.source or arguments.model, arguments.target)
     return "-".join(_slug(part) for part in parts)
 
@@ -290,7 +290,7 @@ def _slug(address: str) -> str:
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether anything lies there, beside what is left where a run was killed before its marker was whole."""
+    """Tell whether anything lies there, beside what is left where a run was killed before its marker was whole."""
     if folder.is_symlink() or not folder.is_dir():
         return folder.is_symlink() or folder.exists()
     return any(name not in (HALF_MARKER, "result/") for name in entries(folder))
@@ -320,7 +320,7 @@ def _changed(folder: Path, others: list[str]) -> str:
 
 
 def _score(folder: Path) -> str:
-    """What results.json tells in a few words, if it can be read: this is no reason to end."""
+    """Return what results.json tells in a few words, if it can be read: this is no reason to end."""
     try:
         uar = json.loads((folder / OLD_RUN).read_text(encoding="utf-8")).get("uar")
         return "" if uar is None else f" ({100 * uar:.1f} % UAR)"
