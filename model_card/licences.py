@@ -11,7 +11,7 @@ ATTRIBUTION = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "odc-by"}
 
 
 def conditions(licence: str) -> list[str] | None:
-    """Return the conditions of a licence of the Hub's list, as keys of `CONDITIONS`; None where they are not known here."""
+    """Return the conditions of a licence of the Hub's list, as keys of `CONDITIONS`; None where they are unknown."""
     if licence in FREE:
         return []
     if licence in ATTRIBUTION:

@@ -33,7 +33,7 @@ def is_url(text: str) -> bool:
 
 
 def shown_url(url: str) -> str:
-    """Shorten a URL to scheme, host and path: user names, passwords and queries, which often hold a token, are left out."""
+    """Shorten a URL to scheme, host and path, without user name, password and query, which often holds a token."""
     if match := _SHOWN.fullmatch(url.strip()):
         return match["scheme"] + match["host"] + (match["path"] or "") + ("?..." if match["rest"] else "")
     return f"{url.strip().partition(':')[0]}:..."

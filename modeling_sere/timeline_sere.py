@@ -99,7 +99,7 @@ def compact(windows: Iterable[dict]) -> tuple[list[dict], np.ndarray]:
 
 
 def joined_highlights(windows: list[dict], highlights: np.ndarray) -> np.ndarray:
-    """Join the highlights of the recording (T,) with sum 1 from those of its overlapping windows, one after the other."""
+    """Join highlights of overlapping windows, one after the other, to those of the recording (T,) with sum 1."""
     frames = max(1, windows[-1]["end"] // FRAME_SAMPLES)
     total, count = np.zeros(frames, np.float32), np.zeros(frames, np.int32)
     past = 0

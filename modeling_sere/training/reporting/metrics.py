@@ -67,7 +67,7 @@ class MacroF1(_ClassIdMetric):
 
 
 def expected_calibration_error(probabilities: np.ndarray, references: Sequence[int], bins: int = 15) -> float:
-    """Compute the ECE, the gap between how sure the answers are and how often they are right, in [0, 1] (Guo et al., ICML 2017).
+    """Compute the gap between how sure answers are and how often they are right, in [0, 1] (Guo et al., ICML 2017).
 
     Args:
         probabilities: (n, C), rows summing to 1. references: (n,) class ids.

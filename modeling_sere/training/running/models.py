@@ -9,7 +9,7 @@ from modeling_sere.training.errors import RunError, first_line
 
 
 def prior_weight(arguments: SereArguments, speaker_ids: bool) -> float:
-    """Choose the weight of the prior that was asked for; by default less without speaker ids, whose cues are less sure."""
+    """Choose the weight of the prior; by default it is less without speaker ids, as cues are less sure then."""
     if arguments.prior_weight is not None:
         return arguments.prior_weight
     return 2.0 if speaker_ids else 1.0
