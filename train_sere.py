@@ -16,8 +16,10 @@ organise again  E. answer for every target clip, and score  F. save model, card,
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from types import MappingProxyType
 
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.errors import RunError, writing
@@ -34,6 +36,7 @@ from accelerate.utils import broadcast_object_list, set_seed
 from transformers.utils import logging as transformers_logging
 
 from model_card.card import write_card
+from modeling_sere import SereForAudioClassification
 from modeling_sere.training.corpora.corpus import Corpus, check_skipped
 from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.corpora.labels import parse_emotions, parse_label_map
@@ -52,7 +55,7 @@ from modeling_sere.training.reporting.description import describe, origins
 from modeling_sere.training.reporting.evaluation import Evaluation, scores_of_run, spread
 from modeling_sere.training.reporting.hub import Destination
 from modeling_sere.training.reporting.outputs import highlight_example, table
-from modeling_sere.training.reporting.predictions import predict
+from modeling_sere.training.reporting.predictions import Predictions, predict
 from modeling_sere.training.reporting.results import Results, load_results, save_results
 from modeling_sere.training.running import identity
 from modeling_sere.training.running.models import build_model, continue_model, load_checkpoint
@@ -61,10 +64,13 @@ from modeling_sere.training.running.run_folder import OutputFolder
 logger = logging.getLogger("sere")
 
 
-def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, Corpus, list[str]]:
-    """Metadata of the corpora and the emotions they share, shown to the user.
+def read_corpora(
+    arguments: SereArguments, checkpoint, given: Mapping[str, Corpus]
+) -> tuple[Corpus | None, Corpus, list[str]]:
+    """Return the corpora, of which only metadata are read, and the emotions they share; tell the user of them.
 
-    Without a source corpus the emotions are those of the `checkpoint`, whose labelled clips take its place.
+    Without a source corpus the emotions are those of the `checkpoint`, whose labelled clips take its place. A corpus
+    that was `given` from Python is read already.
     """
     common = {
         "audio_column": arguments.audio_column,
@@ -75,18 +81,20 @@ def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, C
         "segments": arguments.segments,
         "outside_files": arguments.outside_files,
     }
-    source = None
-    if arguments.source is not None:
+    source = given.get("source")
+    if source is None and arguments.source is not None:
         source = load_corpus(
             arguments.source, split=arguments.source_split, config=arguments.source_config,
             revision=arguments.source_revision, **common
         )  # fmt: skip
-        logger.info(read_as(source))
-    target = load_corpus(
-        arguments.target, split=arguments.target_split, config=arguments.target_config,
-        revision=arguments.target_revision, require_labels=False, **common,
-    )  # fmt: skip
-    logger.info(read_as(target))
+    target = given.get("target")
+    if target is None:
+        target = load_corpus(
+            arguments.target, split=arguments.target_split, config=arguments.target_config,
+            revision=arguments.target_revision, require_labels=False, **common,
+        )  # fmt: skip
+    for corpus in filter(None, (source, target)):
+        logger.info(read_as(corpus))
     expected = parse_emotions(arguments.emotions, common["label_map"]) if arguments.emotions else None
     labels = shared_labels(checkpoint.config.labels if source is None else source.labels, target.labels, expected)
     for note in notes_before(source, target, labels, expected):
@@ -99,43 +107,62 @@ def read_corpora(arguments: SereArguments, checkpoint) -> tuple[Corpus | None, C
     return source, target, labels
 
 
+def say(line: str):
+    """Print at once, for whoever reads through a pipe."""
+    print(line, flush=True)
+
+
 def main():
     arguments = parse_arguments(sys.argv[1:])
     with OutputFolder(arguments) as folder:
-        run(arguments, folder)
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find each other on CPUs
+            log_with=trackers(arguments.report_to) or None,
+            project_dir=folder.result,
+        )
+        level = logging.WARNING if accelerator.is_main_process else logging.ERROR
+        logging.basicConfig(format="%(message)s", level=level, force=True)
+        if accelerator.is_main_process:
+            logger.setLevel(logging.INFO)  # ours alone: other libraries tell of every request they make
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        run(arguments, folder, accelerator)
 
 
-def run(arguments: SereArguments, folder: OutputFolder):
+def run(
+    arguments: SereArguments,
+    folder: OutputFolder,
+    accelerator: Accelerator,
+    corpora: Mapping[str, Corpus] = MappingProxyType({}),
+    show: Callable[[str], None] = say,
+) -> tuple[SereForAudioClassification, Predictions] | None:
+    """Carry out a run, and return its model and predictions on the main process; nothing of a run that was finished.
+
+    Args:
+        corpora: "source" and "target", where they are no addresses in the arguments (`modeling_sere.training.adapt`).
+        show: is given the closing lines.
+    """
     # A. Read the corpora: what is wrong in arguments or corpora is said before any work is done
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # else torchrun's processes would not find each other on CPUs
-        log_with=trackers(arguments.report_to) or None,
-        project_dir=folder.result,
-    )
-    level = logging.WARNING if accelerator.is_main_process else logging.ERROR
-    logging.basicConfig(format="%(message)s", level=level, force=True)
-    if accelerator.is_main_process:
-        logger.setLevel(logging.INFO)  # ours alone: other libraries tell of every request they make
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     if accelerator.is_main_process:
         folder.claim()
     folder.follow(*broadcast_object_list([folder.final, folder.published]))
     accelerator.project_configuration.set_directories(str(folder.result))
     set_seed(arguments.seed)
     checkpoint = None if arguments.model is None else load_checkpoint(arguments)
-    source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint)
+    source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint, corpora)
+    addresses = {side: None if side in corpora else getattr(arguments, side) for side in ("source", "target")}
     speaker_ids = arguments.speaker_ids and target_corpus.has_speakers
     if source_corpus is None:  # the labelled clips travelled in the model
         sources = Sources(checkpoint, labels)
         carried = {"num_sources": len(sources)}
     else:
-        carried = {"source_corpus": corpus_facts(source_corpus, arguments.source, arguments.source_revision)}
+        carried = {"source_corpus": corpus_facts(source_corpus, addresses["source"], arguments.source_revision)}
     if checkpoint is None:
         model = build_model(arguments, labels, speaker_ids, **carried)
     else:
         model = continue_model(checkpoint, arguments, labels, speaker_ids, **carried)
-    origin = origins(arguments, model.config, corpus_facts(target_corpus, arguments.target, arguments.target_revision))
+    facts = corpus_facts(target_corpus, addresses["target"], arguments.target_revision)
+    origin = origins(arguments, model.config, facts)
     destination = None
     if arguments.push_to_hub and accelerator.is_main_process:
         destination = Destination(
@@ -145,9 +172,9 @@ def run(arguments: SereArguments, folder: OutputFolder):
     accelerator.wait_for_everyone()
     if folder.published:
         if accelerator.is_main_process:
-            print(f"{folder.final} is a finished run of these flags; whether its clips have changed was not looked at.")
-            deliver(folder, destination)
-        return
+            show(f"{folder.final} is a finished run of these flags; whether its clips have changed was not looked at.")
+            deliver(folder, destination, show)
+        return None
     start = identity.of_model(model if checkpoint is None else checkpoint) if accelerator.is_main_process else None
     seconds = {}
 
@@ -179,7 +206,7 @@ def run(arguments: SereArguments, folder: OutputFolder):
         pools = encode(arguments.cache_dir, everywhere=refining)
     if pools is None:  # the main process alone goes on
         accelerator.end_training()
-        return
+        return None
     source, target = pools
     adapting = scored = list(range(len(target)))
     if arguments.setting == "inductive":
@@ -215,7 +242,7 @@ def run(arguments: SereArguments, folder: OutputFolder):
             pools = encode(None, everywhere=False)  # no cache: no other run will have this model
         if pools is None:
             accelerator.end_training()
-            return
+            return None
         source, target = pools
         with stage("organise"):
             adaptation, organised, calibrated = organise()
@@ -248,16 +275,17 @@ def run(arguments: SereArguments, folder: OutputFolder):
         accelerator.end_training()
         save_results(results, folder.result)
         folder.publish()
-    deliver(folder, destination)
+    deliver(folder, destination, show)
+    return model, predictions
 
 
-def deliver(folder: OutputFolder, destination: Destination | None):
+def deliver(folder: OutputFolder, destination: Destination | None, show: Callable[[str], None]):
     """Show the results of a finished run and push it. Raises RunError: the push broke off; the folder is whole."""
-    print(table(load_results(folder.final)))
-    print(f"Saved in {folder.final}: model, README.md (model card), predictions.csv, results.json", flush=True)
+    show(table(load_results(folder.final)))
+    show(f"Saved in {folder.final}: model, README.md (model card), predictions.csv, results.json")
     try:
         if destination is not None:
-            print("Pushed to", destination.push(folder.final), flush=True)
+            show(f"Pushed to {destination.push(folder.final)}")
     except RunError:
         folder.close()  # its sentence tells how to push later
         raise

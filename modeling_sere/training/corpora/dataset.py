@@ -79,6 +79,19 @@ def files_table(corpus: str, kind: str, paths: list[Path], split: str, locate: L
     return table
 
 
+def dataset_table(dataset: datasets.Dataset, corpus: str, options: ReadOptions, locate: Locator) -> Table:
+    """Read a dataset that is loaded already.
+
+    Args:
+        corpus: its name. locate: finds the files that cells of audio name.
+
+    Raises:
+        RunError: it has no such columns.
+    """
+    with _explained(f"{corpus} cannot be used"):
+        return _table(corpus, corpus, lambda: dataset, partial(_local_file, locate=locate), options)
+
+
 @contextmanager
 def _explained(failure: str) -> Iterator[None]:
     try:

@@ -6,17 +6,17 @@ from modeling_sere.training.corpora.corpus import Corpus
 from modeling_sere.training.corpora.readme import front_matter
 
 
-def corpus_facts(corpus: Corpus, address: str, revision: str | None = None) -> dict[str, str]:
+def corpus_facts(corpus: Corpus, address: str | None, revision: str | None = None) -> dict[str, str]:
     """Return name, language and licence of a corpus, as far as they are known.
 
     Args:
         address: the folder or the dataset's id, at this `revision`. A README.md there may give `language` and
-            `license`; the corpus' own column of languages goes first.
+            `license`; the corpus' own column of languages goes first. None for a corpus without an address.
 
     Raises:
         RunError: as `front_matter`.
     """
-    card = front_matter(address, "dataset", revision)
+    card = {} if address is None else front_matter(address, "dataset", revision)
     facts = {
         "name": corpus.name,
         "language": corpus.language or _only(card.get("language")),
