@@ -1,4 +1,4 @@
-"""What SERE has to beat: few-shot classifiers and domain adaptation on the very same embeddings, shots and prior.
+"""Baselines that SERE has to beat: few-shot classifiers and domain adaptation on the same embeddings, shots and prior.
 
 Every baseline maps a `Task` to scores of the target's clips, (m, C), on a log-like scale; `run` finds it by name. Those
 whose name ends in "+prior+balance" are the same methods with the two helps that SERE's field has: its psychology prior
@@ -115,13 +115,13 @@ class Task:
 
 
 def normalised(scores: torch.Tensor) -> torch.Tensor:
-    """Scores (m, C) centred over the classes and of unit spread, as the field does it."""
+    """Return scores (m, C) centred over the classes and of unit spread, as the field does it."""
     scores = center_rows(scores)
     return scores / spread(scores)
 
 
 def with_prior(scores: torch.Tensor, task: Task) -> torch.Tensor:
-    """Target scores (m, C) and the prior's, weighed as in the field's start."""
+    """Return target scores (m, C) and the prior's, weighed as in the field's start."""
     return normalised(scores) + task.prior_weight * task.target_prior
 
 
@@ -138,13 +138,15 @@ def _balanced(logits: torch.Tensor) -> torch.Tensor:
 
 
 def nearest_class_mean(task: Task) -> torch.Tensor:
-    """Cosine with the mean of each class's shots (prototypical networks' rule; Snell et al., NeurIPS 2017)."""
+    """Score by the cosine with the mean of each class's shots (prototypical networks' rule; Snell et al., NeurIPS
+    2017).
+    """
     means = task.onehot.T @ task.source[task.labelled]
     return F.normalize(task.target, dim=1) @ F.normalize(means, dim=1).T
 
 
 def ridge(task: Task, damping: float = 1.0) -> torch.Tensor:
-    """Ridge regression to the centred classes: the field's response, and nothing after it."""
+    """Fit ridge regression to the centred classes: the field's response, and nothing after it."""
     return task.target @ _ridge_weights(task.source[task.labelled], task.onehot, damping)
 
 
@@ -153,7 +155,7 @@ def _ridge_weights(features: torch.Tensor, targets: torch.Tensor, damping: float
 
 
 def logistic_regression(task: Task, C: float = 100.0) -> torch.Tensor:
-    """Multinomial logistic regression on the shots."""
+    """Fit multinomial logistic regression on the shots."""
     return _logistic_scores(task.source[task.labelled], task.labels, task.target, C)
 
 
@@ -164,7 +166,7 @@ def _logistic_scores(features: torch.Tensor, labels: torch.Tensor, others: torch
 
 
 def coral(task: Task, shrinkage: float = 3.0, C: float = 100.0) -> torch.Tensor:
-    """Sources recoloured to the target's second moments, then logistic regression (Sun et al., AAAI 2016).
+    """Recolour sources to the target's second moments, then logistic regression (Sun et al., AAAI 2016).
 
     `shrinkage`: added to both covariances, in units of the mean variance of a direction.
     """
@@ -184,7 +186,7 @@ def coral(task: Task, shrinkage: float = 3.0, C: float = 100.0) -> torch.Tensor:
 
 
 def _guess(task: Task, scores: torch.Tensor, guided: bool) -> torch.Tensor:
-    """Posteriors (n + m, C) of both domains' scores; guided, with the prior and balanced domain by domain."""
+    """Return posteriors (n + m, C) of both domains' scores; guided, with the prior and balanced domain by domain."""
     if not guided:
         return torch.softmax(scores, 1)
     parts = scores.split([len(task.source), len(task.target)])
@@ -194,12 +196,12 @@ def _guess(task: Task, scores: torch.Tensor, guided: bool) -> torch.Tensor:
 
 
 def _response(task: Task) -> torch.Tensor:
-    """Ridge scores of both domains, (n + m, C)."""
+    """Return ridge scores of both domains, (n + m, C)."""
     return task.clips.both @ _ridge_weights(task.source[task.labelled], task.onehot, 1.0)
 
 
 def label_propagation(task: Task, guided: bool = False, trust: float = 0.1) -> torch.Tensor:
-    """Labels spread over the affinity graph of both domains (Zhou et al., NeurIPS 2003), in closed form.
+    """Spread labels over the affinity graph of both domains (Zhou et al., NeurIPS 2003), in closed form.
 
     Affinities are `exp(cosine / TEMPERATURE)`; what a class gains by lying in a dense region is divided out (class mass
     normalisation; Zhu et al., ICML 2003). Guided, every unlabelled clip carries `trust` times its balanced posterior
@@ -217,7 +219,7 @@ def label_propagation(task: Task, guided: bool = False, trust: float = 0.1) -> t
 def self_training(
     task: Task, guided: bool = False, rounds: int = 10, last: float = 0.8, weight: float = 0.03
 ) -> torch.Tensor:
-    """Class-balanced self-training: each round adds the most confident clips of every class to the shots.
+    """Train by class-balanced self-training: each round adds the most confident clips of every class to the shots.
 
     The share of clips taken, of both domains, grows linearly to `last` (CBST; Zou et al., ECCV 2018); each counts as
     `weight` shots.
@@ -247,7 +249,7 @@ def self_training(
 
 
 def _start(task: Task, source: torch.Tensor, target: torch.Tensor, guided: bool, sharpness: float):
-    """Ridge head (d, C) whose target logits have the given spread, and a constant (m, C) that is added to them.
+    """Return the ridge head (d, C) whose target logits have the given spread, and a constant (m, C) to add.
 
     Guided, the constant holds the prior and the balance: the first assignments are those of ridge with both.
     """
@@ -261,7 +263,7 @@ def _start(task: Task, source: torch.Tensor, target: torch.Tensor, guided: bool,
 
 
 def _descend(head: torch.Tensor, loss: Callable, steps: int, rate: float) -> torch.Tensor:
-    """The head (d, C) after gradient descent with momentum on `loss(head, step)`."""
+    """Return the head (d, C) after gradient descent with momentum on `loss(head, step)`."""
     head = head.clone().requires_grad_()
     optimizer = torch.optim.SGD([head], lr=rate, momentum=0.9)
     for step in range(steps):
@@ -287,7 +289,7 @@ def fixmatch(
     batch: int = 128,
     refresh: int = 10,
 ) -> torch.Tensor:
-    """Confident guesses on the clips teach the head on views with dropped features (Sohn et al., NeurIPS 2020).
+    """Let confident guesses on the clips teach the head on views with dropped features (Sohn et al., NeurIPS 2020).
 
     The weak view is the embedding itself. Guided, guesses are made with the prior and aligned to uniform class shares
     (distribution alignment, as in ReMixMatch).
@@ -323,7 +325,7 @@ def shot(
     sharpness: float = 4.0,
     refresh: int = 10,
 ) -> torch.Tensor:
-    """Information maximisation and centroid pseudo-labels (SHOT; Liang et al., ICML 2020)."""
+    """Adapt by information maximisation and centroid pseudo-labels (SHOT; Liang et al., ICML 2020)."""
     source, target = task.clips.principal
     start, offset = _start(task, source, target, guided, sharpness)
     pseudo = None
@@ -342,7 +344,7 @@ def shot(
 
 
 def _centroid_labels(features: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
-    """Nearest of the classes' centroids by cosine, twice: weighted by posteriors, then by the labels found."""
+    """Return the nearest centroid by cosine, twice: weighted by posteriors, then by the labels found."""
     for _ in range(2):
         labels = (features @ F.normalize(posteriors.T @ features, dim=1).T).argmax(1)
         posteriors = F.one_hot(labels, posteriors.shape[1]).float()
@@ -357,7 +359,7 @@ def aad(
     dispersion: float = 1.0,
     sharpness: float = 4.0,
 ) -> torch.Tensor:
-    """Predictions attracted to the neighbours' and dispersed from all others' (AaD; Yang et al., NeurIPS 2022)."""
+    """Attract predictions to the neighbours' and disperse them from others' (AaD; Yang et al., NeurIPS 2022)."""
     source, target = task.clips.principal
     start, offset = _start(task, source, target, guided, sharpness)
     nearest = task.clips.neighbours
@@ -395,7 +397,9 @@ def mme(
     weight: float = 0.1,
     temperature: float = 0.1,
 ) -> torch.Tensor:
-    """Minimax entropy (Saito et al., ICCV 2019): the cosine head raises the target's entropy, the features lower it."""
+    """Adapt by minimax entropy (Saito et al., ICCV 2019): the cosine head raises the target's entropy,
+    the features lower it.
+    """
     source, target = task.clips.principal
     shots = source[task.labelled]
     prototypes = F.normalize(_ridge_weights(shots, task.onehot, 1.0), dim=0).requires_grad_()
@@ -423,7 +427,7 @@ def mme(
 def dann(
     task: Task, steps: int = 60, rate: float = 0.0001, strength: float = 0.1, sharpness: float = 4.0
 ) -> torch.Tensor:
-    """Features that tell the emotion and not the domain (DANN; Ganin et al., JMLR 2016)."""
+    """Learn features that tell the emotion and not the domain (DANN; Ganin et al., JMLR 2016)."""
     source, target = task.clips.principal
     head, _ = _start(task, source, target, False, sharpness)
     bottleneck = torch.eye(len(head), requires_grad=True)
@@ -449,7 +453,7 @@ def dann(
 
 
 def egemaps_version() -> str:
-    """Of openSMILE. Raises ImportError: it is not installed."""
+    """Return the version of openSMILE. Raises ImportError: it is not installed."""
     try:
         return version("opensmile")
     except ImportError as error:  # PackageNotFoundError is one
@@ -465,7 +469,7 @@ def _smile():
 
 
 def egemaps_functionals(waveform: np.ndarray) -> np.ndarray:
-    """The 88 functionals of eGeMAPSv02 (Eyben et al., IEEE Trans. Affective Computing 2016), (88,) float32.
+    """Compute the 88 functionals of eGeMAPSv02 (Eyben et al., IEEE Trans. Affective Computing 2016), (88,) float32.
 
     Args:
         waveform: (samples,) float32 at 16 kHz, mono.
@@ -481,7 +485,7 @@ def egemaps_functionals(waveform: np.ndarray) -> np.ndarray:
 
 
 def standardised(values: torch.Tensor, speakers: torch.Tensor | None) -> torch.Tensor:
-    """Functionals (n, F) of zero mean and unit deviation in each speaker's clips, or in all where there are no ids."""
+    """Standardise functionals (n, F) within each speaker's clips, or over all where there are no ids."""
     groups = torch.zeros(len(values), dtype=torch.long) if speakers is None else speakers
     result = torch.empty_like(values)
     for g in groups.unique():
@@ -492,7 +496,9 @@ def standardised(values: torch.Tensor, speakers: torch.Tensor | None) -> torch.T
 
 
 def egemaps_svm(task: Task, C: float = 0.003) -> torch.Tensor:
-    """Linear support vector machine on the shots' functionals, one class against the rest; scores are its margins."""
+    """Fit a linear support vector machine on the shots' functionals, one class against the rest; scores are its
+    margins.
+    """
     source, target = task.egemaps
     classifier = LinearSVC(C=C, class_weight="balanced", random_state=task.seed)
     classifier.fit(source[task.labelled].numpy(), task.labels.numpy())
@@ -519,7 +525,7 @@ class EncoderClassifier(nn.Module):
         self.classifier = nn.Linear(size, num_labels)
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(B, N), (B, N) -> logits (B, C)."""
+        """Map (B, N), (B, N) to logits (B, C)."""
         lengths = frame_lengths(attention_mask)
         (states,) = self.encoder(input_values, lengths).states
         real = frame_mask(lengths, states.shape[1])[..., None]
@@ -537,7 +543,7 @@ def fine_tune(
     batch: int = 8,
     warmup: float = 0.1,
 ) -> EncoderClassifier:
-    """The encoder and its head trained on the shots, as transformers' audio-classification example does it.
+    """Train the encoder and its head on the shots, as transformers' audio-classification example does it.
 
     AdamW, the rate rising over the first tenth of the steps and falling to 0. The target plays no part.
 
@@ -592,7 +598,7 @@ BASELINES = [
 
 
 def run(method: str, task: Task) -> torch.Tensor:
-    """Target scores (m, C) of one of `BASELINES`."""
+    """Return target scores (m, C) of one of `BASELINES`."""
     name, *helps = method.split("+")
     if name == PRIOR:
         return task.target_prior

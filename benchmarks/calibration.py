@@ -1,4 +1,4 @@
-"""How far scores can be taken as probabilities: expected calibration error (ECE) before and after the temperature.
+"""Calibration: how far scores are probabilities: expected calibration error (ECE) before and after it.
 
     python -m benchmarks.calibration --corpora DIR DIR [DIR ...] --encoder DIR|id|none --figure reliability.png
 
@@ -39,14 +39,14 @@ def parse() -> argparse.Namespace:
 
 
 def best_temperature(logits: torch.Tensor, references: torch.Tensor) -> float:
-    """The temperature of least negative log-likelihood, by a fine search."""
+    """Return the temperature of least negative log-likelihood, by a fine search."""
     candidates = torch.linspace(*LOG_TEMPERATURES, 121).exp()
     losses = [float(F.cross_entropy(logits / candidate, references)) for candidate in candidates]
     return float(candidates[int(np.argmin(losses))])
 
 
 def held_out_temperature(adaptation, shots: torch.Tensor) -> float:
-    """The best temperature for shots that took part without their label, a fold at a time."""
+    """Return the best temperature for shots that took part without their label, a fold at a time."""
     logits, references = [], []
     for held_out in held_out_folds(shots):
         result = adaptation.organise(shots.masked_fill(held_out, UNLABELLED))
@@ -56,13 +56,13 @@ def held_out_temperature(adaptation, shots: torch.Tensor) -> float:
 
 
 def run(arguments) -> list[dict]:
-    """All rows."""
+    """Measure all rows."""
     tasks = itertools.product(pairs(encode(arguments)), (True, False))
     return spread_out(run_task, [(arguments, *pair, ids) for pair, ids in tasks])
 
 
 def run_task(task: tuple) -> list[dict]:
-    """All draws of one pair, with or without speaker ids."""
+    """Measure all draws of one pair, with or without speaker ids."""
     arguments, source, target, speaker_ids = task
     experiment = Experiment(arguments, source, target, speaker_ids, "transductive")
     everyone = list(range(len(experiment.target)))
@@ -91,14 +91,14 @@ def run_task(task: tuple) -> list[dict]:
 
 
 def bins(best: torch.Tensor, right: torch.Tensor) -> list[list[float]]:
-    """Per interval of the best score: clips, sum of scores, right answers."""
+    """Return per interval of the best score: clips, sum of scores, right answers."""
     interval = (best * BINS).long().clamp_max(BINS - 1)
     columns = (torch.ones_like(best), best, right.float())
     return torch.stack([torch.zeros(BINS).index_add(0, interval, column) for column in columns], 1).tolist()
 
 
 def summary(rows: list[dict]) -> str:
-    """Means over tasks and draws."""
+    """Return means over tasks and draws."""
     lines = []
     for speaker_ids in sorted({row["speaker_ids"] for row in rows}, reverse=True):
         some = [row for row in rows if row["speaker_ids"] == speaker_ids]
@@ -117,7 +117,7 @@ def summary(rows: list[dict]) -> str:
 
 
 def plot(rows: list[dict], path: str):
-    """Reliability before and after, all tasks together."""
+    """Draw reliability before and after, all tasks together."""
     with panels(path, 2, "share of right answers") as axes:
         for axis, speaker_ids in zip(axes, (True, False), strict=True):
             axis.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")

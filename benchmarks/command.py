@@ -1,4 +1,4 @@
-"""What the benchmark commands share: flags, a process per core, the JSON file."""
+"""Helpers of the benchmark commands: flags, a process per core, the JSON file."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ README = Path(__file__).with_name("README.md")
 
 
 class CorpusParser(argparse.ArgumentParser):
-    """With the flags that all benchmarks on pairs of corpora share.
+    """A parser with the flags that all benchmarks on pairs of corpora share.
 
     Args:
         about: the script's docstring. draws: default of --draws.
@@ -58,7 +58,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def spread_out(function: Callable, tasks: list, desc: str = "Tasks") -> list[dict]:
-    """Rows that `function` gives for each task, in order. One process per core, one thread each.
+    """Return rows that `function` gives for each task, in order. One process per core, one thread each.
 
     The matrices are small: as many processes as cores are quicker than as many threads.
     """
@@ -106,7 +106,7 @@ def document(page: Path, block: str, table: str, facts: dict):
 
 
 def command_line() -> str:
-    """How this process was called, less the folders of this machine and --document itself."""
+    """Return how this process was called, less the folders of this machine and --document itself."""
     words = [word if word.startswith("-") else word.rstrip("/").split("/")[-1] for word in sys.argv[1:]]
     if "--document" in words:
         place = words.index("--document")
@@ -115,7 +115,7 @@ def command_line() -> str:
 
 
 def meta(arguments) -> dict:
-    """What the rows of a JSON file were measured on."""
+    """Return what the rows of a JSON file were measured on."""
     given = vars(arguments)
     facts = {name: given[name] for name in ("shots", "draws") if name in given}
     if "corpora" in given:

@@ -1,4 +1,4 @@
-"""What SERE takes for what, in every target language.
+"""Confusions: what SERE takes for what, in every target language.
 
     python -m benchmarks.confusion --corpora DIR DIR [DIR ...] --encoder DIR|id|none --figures FOLDER
 
@@ -24,12 +24,12 @@ def parse() -> argparse.Namespace:
 
 
 def run(arguments) -> list[dict]:
-    """One row per pair and draw."""
+    """Measure one row per pair and draw."""
     return spread_out(run_task, [(arguments, *pair) for pair in pairs(encode(arguments))])
 
 
 def run_task(task: tuple) -> list[dict]:
-    """All draws of one pair."""
+    """Measure all draws of one pair."""
     arguments, source, target = task
     experiment = Experiment(arguments, source, target, True, "transductive")
     everyone = list(range(len(experiment.target)))
@@ -46,7 +46,7 @@ def run_task(task: tuple) -> list[dict]:
 
 
 def matrix(rows: list[dict], target: str) -> tuple[list[str], np.ndarray]:
-    """Emotions of a target, and its confusion (C, C) in clips, rows the truth: the mean over the draws."""
+    """Return emotions of a target, and its confusion (C, C) in clips, rows the truth: the mean over the draws."""
     some = [row for row in rows if row["target"] == target]
     emotions = sorted({emotion for row in some for emotion in row["emotions"]})
     total = np.zeros((len(emotions), len(emotions)))
@@ -57,7 +57,7 @@ def matrix(rows: list[dict], target: str) -> tuple[list[str], np.ndarray]:
 
 
 def summary(rows: list[dict]) -> str:
-    """Recalls per language, and what each emotion is most often mistaken for."""
+    """Return recalls per language, and what each emotion is most often mistaken for."""
     lines = []
     for target in dict.fromkeys(row["target"] for row in rows):
         emotions, confusion = matrix(rows, target)
@@ -74,7 +74,7 @@ def summary(rows: list[dict]) -> str:
 
 
 def plot(rows: list[dict], folder: str):
-    """One figure per target."""
+    """Draw one figure per target."""
     for target in dict.fromkeys(row["target"] for row in rows):
         emotions, confusion = matrix(rows, target)
         plot_confusion(Path(folder) / f"confusion-{target}.png", confusion, emotions)

@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
 
 
 def impossible(method: str, arguments) -> str | None:
-    """Why a method cannot be run with these arguments, or None."""
+    """Return why a method cannot be run with these arguments, or None."""
     name = method.partition("+")[0]
     options = ABLATIONS.get(name, {})
     if name == "egemaps-svm" and importlib.util.find_spec("opensmile") is None:
@@ -71,7 +71,7 @@ def impossible(method: str, arguments) -> str | None:
 
 
 def run(arguments) -> list[dict]:
-    """All rows."""
+    """Measure all rows."""
     ids = {"both": [True, False], "with": [True], "without": [False]}[arguments.speaker_ids]
     settings = ["transductive", "inductive"] if arguments.setting == "both" else [arguments.setting]
     corpora = encode(arguments, arguments.methods)
@@ -82,13 +82,15 @@ def run(arguments) -> list[dict]:
 
 
 def run_task(task: tuple) -> list[dict]:
-    """All draws of one task in one setting, with or without speaker ids."""
+    """Measure all draws of one task in one setting, with or without speaker ids."""
     experiment = Experiment(*task)
     return [row for draw in task[0].draws for row in experiment.rows(draw)]
 
 
 def summary(rows: list[dict]) -> str:
-    """One table per setting and assumption: mean and s.d. over draws, the paired difference to SERE, UAR per task."""
+    """Return one table per setting and assumption: mean and s.d. over draws, the paired difference to SERE, UAR per
+    task.
+    """
     lines = []
     for setting, speaker_ids in sorted({(row["setting"], row["speaker_ids"]) for row in rows}, reverse=True):
         some = [row for row in rows if (row["setting"], row["speaker_ids"]) == (setting, speaker_ids)]
@@ -119,7 +121,7 @@ def summary(rows: list[dict]) -> str:
 
 
 def _difference(values: np.ndarray) -> str:
-    """Mean and standard error, which one value does not have."""
+    """Return mean and standard error, which one value does not have."""
     error = f" +- {values.std(ddof=1) / len(values) ** 0.5:.1f}" if len(values) > 1 else ""
     return f"{values.mean():+.1f}{error}"
 

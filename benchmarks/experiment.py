@@ -75,7 +75,7 @@ class Encoded(NamedTuple):
 
 
 def encode(arguments, methods=()) -> list[Encoded]:
-    """Every corpus with the features of all its clips, from the cache where they are there."""
+    """Return every corpus with the features of all its clips, from the cache where they are there."""
     base = SereArguments(encoder=arguments.encoder)
     accelerator = Accelerator()
     model = build_model(base, ["one", "two"], speaker_ids=True).sere.to(accelerator.device)
@@ -103,7 +103,7 @@ def without_highlights(model: SereModel):
 
 
 def measure(corpus: Corpus, features: Features, cache_dir) -> np.ndarray:
-    """eGeMAPS functionals (n, 88) of the clips that have features; each is measured once and kept in the cache."""
+    """Measure eGeMAPS functionals (n, 88) of the clips that have features, once, and keep them in the cache."""
     cache = FeatureCache(Path(cache_dir) / f"egemaps-{baselines.egemaps_version()}")
     found = {}
     bar = tqdm(total=len(features.indices), desc=f"eGeMAPS of {corpus.name}", unit="clip")
@@ -123,7 +123,9 @@ def measure(corpus: Corpus, features: Features, cache_dir) -> np.ndarray:
 
 
 def with_constants(adaptation: Adaptation, constants: dict) -> Adaptation:
-    """The same adaptation with other constants of the field, which embeddings and resonance filter do not depend on."""
+    """Return the adaptation with other constants of the field, which embeddings and resonance filter do not depend
+    on.
+    """
     if not constants:
         return adaptation
     config = copy.deepcopy(adaptation.model.config)
@@ -135,7 +137,7 @@ def with_constants(adaptation: Adaptation, constants: dict) -> Adaptation:
 
 
 def score(predictions: np.ndarray, references: np.ndarray) -> dict:
-    """UAR, WAR and macro-F1 as in `metrics.score`, which takes 30 ms: more than many a method here."""
+    """Return UAR, WAR and macro-F1 as in `metrics.score`, which takes 30 ms: more than many a method here."""
     size = 1 + max(predictions.max(), references.max())
     confusion = np.bincount(size * references + predictions, minlength=size**2).reshape(size, size)
     there = confusion.sum(1) > 0
@@ -189,7 +191,7 @@ class Experiment:
         )
 
     def adaptation(self, options: dict, adapting: tuple[int, ...]) -> Adaptation:
-        """With some constants of the configuration changed, on some rows of the target."""
+        """Score with some constants of the configuration changed, on some rows of the target."""
         if adapting != self.adapting:  # another draw's speakers: the adaptations to these will not come back
             self._forget(adapting)
         embedding = {name: value for name, value in options.items() if name in EMBEDDING}
@@ -207,11 +209,11 @@ class Experiment:
         return Adaptation(model, source.domain, target.domain.subset(adapting))
 
     def pools_of(self, options: dict) -> tuple[Pool, Pool]:
-        """Source and target with the features that an ablation asks for."""
+        """Return source and target with the features that an ablation asks for."""
         return (self.source, self.target) if options.get("highlights", True) else self.uniform
 
     def rows(self, draw: int):
-        """Rows of the results of one draw: one dict per method."""
+        """Yield rows of the results of one draw: one dict per method."""
         everyone = list(range(len(self.target)))
         adapting, scored = everyone, everyone
         if self.setting == "inductive":
@@ -228,7 +230,7 @@ class Experiment:
                 }  # fmt: skip
 
     def exists(self, method: str, draw: int) -> bool:
-        """Whether a method has a score in this setting."""
+        """Tell whether a method has a score in this setting."""
         name = method.partition("+")[0]
         if method in ENROLLED:
             return self.setting == "inductive"
@@ -240,7 +242,7 @@ class Experiment:
         return self.setting == "transductive" or method not in BASELINES or name in SIMPLE
 
     def _settled(self, method, labels, shots, adapting, scored, draw) -> dict:
-        """`scores`, made once for all draws where no draw plays a part."""
+        """Return `scores`, made once for all draws where no draw plays a part."""
         unlabelled = ABLATIONS.get(method, {}).get("shots") == 0 or method == PRIOR or self.arguments.shots == 0
         drawn = labels == "shots" and not unlabelled or method in ENROLLED
         if drawn or (method, labels, adapting) not in self.settled:
@@ -254,7 +256,7 @@ class Experiment:
         return self.source.shots(count, draw)
 
     def scores(self, method: str, shots, adapting: tuple[int, ...], scored: list[int], draw: int) -> dict:
-        """UAR, WAR and macro-F1 of one method, adapted to some rows of the target, on others."""
+        """Return UAR, WAR and macro-F1 of one method, adapted to some rows of the target, on others."""
         if method in BASELINES:
             return self.baseline(method, shots, adapting, scored, draw)
         if method in ENROLLED:
@@ -267,7 +269,7 @@ class Experiment:
         return evaluation.scores(adaptation.organise(shots))
 
     def baseline(self, method: str, shots, adapting, scored, draw) -> dict:
-        """A baseline on SERE's own embeddings, with the prior and the balance where its name says so."""
+        """Return a baseline on SERE's own embeddings, with the prior and the balance where its name says so."""
         evaluation = QuickEvaluation(self.adaptation({}, adapting), self.target, scored, self.setting)
         told = self.target.references[scored] != UNLABELLED
         if self.setting == "inductive":  # one clip alone cannot be balanced
@@ -276,7 +278,7 @@ class Experiment:
         return score(values[told].argmax(1).numpy(), evaluation.references)
 
     def _task(self, evaluation: QuickEvaluation, shots, adapting, draw) -> Task:
-        """What the baselines see; the last one is kept, for they come one after the other."""
+        """Return what the baselines see; the last one is kept, for they come one after the other."""
         if self.task is not None and self.task_of == (adapting, draw) and torch.equal(self.task.shots, shots):
             return self.task
         adaptation = evaluation.adaptation
@@ -298,7 +300,7 @@ class Experiment:
         return self.task
 
     def egemaps(self, adapting: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Functionals (n, 88) and (m, 88), standardised by speaker where there are ids, if a method needs them."""
+        """Return functionals (n, 88), (m, 88), standardised by speaker where there are ids, if a method needs them."""
         if self.encoded[0].egemaps is None:
             return None
         values = [torch.from_numpy(e.egemaps[rows]) for e, rows in zip(self.encoded, self.kept, strict=True)]
@@ -309,7 +311,7 @@ class Experiment:
         )
 
     def fine_tuned(self, shots, adapting: tuple[int, ...], draw: int) -> torch.Tensor | None:
-        """Logits (m, C) of the encoder fine-tuned on the shots, if a method needs them; kept in the cache."""
+        """Return logits (m, C) of the encoder fine-tuned on the shots, if a method needs them; kept in the cache."""
         named = any(name.startswith(FINE_TUNED) for name in getattr(self.arguments, "methods", ()))
         labelled = (shots != UNLABELLED).nonzero().squeeze(1).tolist()
         if not named or draw != self.arguments.draws[0] or len(labelled) == len(self.source):
@@ -335,7 +337,7 @@ class Experiment:
         return torch.from_numpy(cache.read(keys)[0])
 
     def enrolled(self, count: int, adaptation: Adaptation, shots, scored, draw) -> dict:
-        """Each clip normalised by statistics from `count` earlier clips of its speaker, those clips left out."""
+        """Return each clip normalised by statistics from `count` earlier clips of its speaker, those clips left out."""
         single = adaptation.single(adaptation.organise(shots))
         model = adaptation.model.sere
         generator = np.random.default_rng([draw, count])
@@ -356,13 +358,13 @@ class Experiment:
 
 
 def kept_rows(encoded: Encoded, labels: list[str]) -> list[int]:
-    """Rows of a corpus's features whose clips take part."""
+    """Return rows of a corpus's features whose clips take part."""
     kept = set(kept_clips(encoded.corpus, labels))
     return [row for row, index in enumerate(encoded.features.indices) if index in kept]
 
 
 def chosen(features: Features, rows: list[int]) -> Features:
-    """These rows."""
+    """Return these rows."""
     return Features(
         features.values[rows], [features.indices[row] for row in rows], [features.keys[row] for row in rows], [],
         features.strongest[rows],
@@ -370,7 +372,7 @@ def chosen(features: Features, rows: list[int]) -> Features:
 
 
 def audio(corpus: Corpus, indices: list[int]) -> list[np.ndarray]:
-    """Waveforms of some clips, ascending indices."""
+    """Return waveforms of some clips, ascending indices."""
     return [clip.waveform for clip in corpus.iter_audio(indices)]
 
 
@@ -379,5 +381,5 @@ def _key(options: dict) -> str:
 
 
 def pairs(corpora: list[Encoded]) -> list[tuple[Encoded, Encoded]]:
-    """All directed pairs."""
+    """Return all directed pairs."""
     return list(itertools.permutations(corpora, 2))

@@ -13,7 +13,7 @@ STYLE = ["default", {"axes.spines.top": False, "axes.spines.right": False, "axes
 
 @contextmanager
 def panels(path: str, count: int, ylabel: str) -> Iterator[list[Axes]]:
-    """Axes side by side on one scale, to draw on; saved as the picture `path` with a legend beside them."""
+    """Draw axes side by side on one scale, to draw on; saved as the picture `path` with a legend beside them."""
     with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(4.2 * count + 1.6, 4.2), layout="constrained")
         axes = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])

@@ -38,12 +38,12 @@ def parse() -> argparse.Namespace:
 
 
 def sized(references: np.ndarray, size: float, random: np.random.Generator) -> np.ndarray | None:
-    """Rows of a pool of this size; None where the target has fewer clips."""
+    """Return rows of a pool of this size; None where the target has fewer clips."""
     return random.permutation(len(references))[: int(size)] if size <= len(references) else None
 
 
 def skewed(references: np.ndarray, concentration: float, random: np.random.Generator) -> np.ndarray:
-    """Rows of a pool of half the clips (fewer where a class runs out) with Dirichlet-drawn class shares."""
+    """Return rows of a pool of half the clips (fewer where a class runs out) with Dirichlet-drawn class shares."""
     counts = np.bincount(references)
     even = np.full(len(counts), 1 / len(counts))
     shares = random.dirichlet(len(counts) * [concentration]) if np.isfinite(concentration) else even
@@ -52,7 +52,7 @@ def skewed(references: np.ndarray, concentration: float, random: np.random.Gener
 
 
 def mixed(references: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray | None:
-    """Rows of a pool whose clips are foreign to this share; None where there are not enough foreign ones."""
+    """Return rows of a pool whose clips are foreign to this share; None where there are not enough foreign ones."""
     known, foreign = np.flatnonzero(references != UNLABELLED), np.flatnonzero(references == UNLABELLED)
     known = random.permutation(known)[: len(foreign) // 2]  # the same number of known clips for every share
     wanted = round(len(known) * share / (1 - share))
@@ -63,13 +63,13 @@ STUDIES = {"size": (sized, SIZES), "skew": (skewed, CONCENTRATIONS), "foreign": 
 
 
 def run(arguments) -> list[dict]:
-    """All rows."""
+    """Measure all rows."""
     ids = arguments.speaker_ids == "with"
     return spread_out(run_task, [(arguments, *pair, ids) for pair in pairs(encode(arguments))])
 
 
 def run_task(task: tuple) -> list[dict]:
-    """All studies and draws of one pair."""
+    """Measure all studies and draws of one pair."""
     arguments, source, target, speaker_ids = task
     shared = shared_labels(source.corpus.labels, target.corpus.labels)
     whole = Experiment(arguments, source, target, speaker_ids, "transductive")
@@ -94,7 +94,7 @@ def run_task(task: tuple) -> list[dict]:
 
 
 def pool_scores(experiment: Experiment, chosen: np.ndarray, draw: int, study: str):
-    """Scores of all methods on one pool; in "foreign" also how sure SERE is of clips of either kind."""
+    """Score all methods on one pool; in "foreign" also how sure SERE is of clips of either kind."""
     chosen = sorted(chosen.tolist())
     shots = experiment.shots(experiment.arguments.shots, draw)
     for method in METHODS:
@@ -106,7 +106,9 @@ def pool_scores(experiment: Experiment, chosen: np.ndarray, draw: int, study: st
 
 
 def sureness(experiment: Experiment, chosen: list[int], shots: torch.Tensor) -> dict:
-    """Share of unsure answers for known and for foreign clips, and how well the best score tells them apart (AUROC)."""
+    """Return share of unsure answers for known and for foreign clips, and how well the best score tells them apart
+    (AUROC).
+    """
     adaptation = experiment.adaptation({}, tuple(chosen))
     logits = adaptation.organise(shots).posteriors[len(shots) :].clamp_min(1e-12).log()
     accuracy = expected_accuracy(adaptation, shots, witnesses_agree(adaptation, shots))
@@ -123,7 +125,7 @@ def sureness(experiment: Experiment, chosen: list[int], shots: torch.Tensor) -> 
 
 
 def summary(rows: list[dict]) -> str:
-    """One table per study: mean UAR over the tasks at every value, and the s.d. over draws."""
+    """Return one table per study: mean UAR over the tasks at every value, and the s.d. over draws."""
     lines = []
     for study, (_, values) in STUDIES.items():
         some = [row for row in rows if row["study"] == study]
@@ -146,7 +148,7 @@ def summary(rows: list[dict]) -> str:
 
 
 def curve_point(rows: list[dict], method: str, value: float) -> tuple[float, float] | None:
-    """UAR in %, averaged over the tasks: mean and s.d. over draws."""
+    """Return UAR in %, averaged over the tasks: mean and s.d. over draws."""
     by_draw = {}
     for row in rows:
         if (row["method"], row["value"]) == (method, f"{value:g}"):
@@ -156,7 +158,7 @@ def curve_point(rows: list[dict], method: str, value: float) -> tuple[float, flo
 
 
 def plot(rows: list[dict], path: str):
-    """A panel per study."""
+    """Draw a panel per study."""
     labels = {"size": "target clips", "skew": "concentration of the class shares", "foreign": "share of foreign clips"}
     by_study = {study: [row for row in rows if row["study"] == study] for study in STUDIES}
     by_study = {study: some for study, some in by_study.items() if some}

@@ -34,7 +34,7 @@ class Ratio:
         return median(self.ours) / median(self.reference)
 
     def row(self) -> dict:
-        """For the JSON file."""
+        """Return what stands in the JSON file."""
         bound, met = "-", None
         if self.most is not None:
             bound, met = f"<= {self.most:g}", self.value <= self.most
@@ -59,20 +59,20 @@ def table(rows: list[dict]) -> str:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Time one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def in_turns(name: str, *calls: Callable[[], float]) -> list[list[float]]:
-    """Values of each call, measured in turns, so that what else the machine does meets all alike."""
+    """Measure each call in turns, so that what else the machine does meets all alike."""
     rounds = [[call() for call in calls] for _ in tqdm(range(REPEATS), desc=name, unit="repeat")]
     return [list(values) for values in zip(*rounds, strict=True)]
 
 
 def fresh_process(code: str, *words) -> str:
-    """The last line that some code prints, run in a new Python with these `sys.argv[1:]`.
+    """Return the last line that some code prints, run in a new Python with these `sys.argv[1:]`.
 
     Raises:
         RuntimeError: it fails; the message ends with its last words.

@@ -65,7 +65,7 @@ print(json.dumps({"seconds": time.perf_counter() - start, "mebibytes": peak() - 
 
 
 def adaptation_task(count: int):
-    """A function that adapts a model of 256 features to as many random clips of six emotions."""
+    """Return a function that adapts a model of 256 features to as many random clips of six emotions."""
     import torch
     from transformers import Wav2Vec2Config
 
@@ -97,7 +97,7 @@ def adaptation_task(count: int):
 
 
 def sample() -> list[np.ndarray]:
-    """Waveforms of one language of the sample."""
+    """Return waveforms of one language of the sample."""
     return [clip.waveform for clip in _corpus().iter_audio()]
 
 
@@ -106,7 +106,7 @@ def _corpus() -> Corpus:
 
 
 def write_recording(path: Path, seconds: int):
-    """One recording: the sample's clips one after the other, again and again."""
+    """Return one recording: the sample's clips one after the other, again and again."""
     once = np.concatenate(sample())
     with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
         left = seconds * RATE
@@ -116,7 +116,7 @@ def write_recording(path: Path, seconds: int):
 
 
 def write_clips(folder: Path, hours: float):
-    """A corpus of that many hours."""
+    """Return a corpus of that many hours."""
     folder.mkdir()
     corpus, waveforms = _corpus(), sample()
     left, number = hours * 3600 * RATE, 0
@@ -133,7 +133,7 @@ def write_clips(folder: Path, hours: float):
 
 
 def anonymous_peak(command: list[str]) -> float:
-    """Highest memory, in MiB, of a process that was not mapped from a file.
+    """Return highest memory, in MiB, of a process that was not mapped from a file.
 
     Raises:
         RuntimeError: the process fails.
@@ -155,7 +155,7 @@ def anonymous_peak(command: list[str]) -> float:
 
 
 def memory_long(folder: Path) -> Ratio:
-    """An hour beside a minute."""
+    """Measure an hour beside a minute."""
     hour, minute = folder / "hour.flac", folder / "minute.flac"
     write_recording(hour, 3600)
     write_recording(minute, 60)
@@ -164,7 +164,7 @@ def memory_long(folder: Path) -> Ratio:
 
 
 def field(count: int, few: int) -> list[Ratio]:
-    """field_growth and field_memory."""
+    """Measure field_growth and field_memory."""
     runs = {count: [], few: []}
 
     def run(size: int) -> float:
@@ -177,7 +177,7 @@ def field(count: int, few: int) -> list[Ratio]:
 
 
 def dataset_memory(folder: Path, hours: float, few: float, encoder: str) -> Ratio:
-    """Runs of `train_sere.py`."""
+    """Measure runs of `train_sere.py`."""
     peaks = []
     for size in (hours, few):
         corpus = folder / f"corpus{size}"
@@ -189,7 +189,7 @@ def dataset_memory(folder: Path, hours: float, few: float, encoder: str) -> Rati
 
 
 def measure(arguments: argparse.Namespace) -> list[dict]:
-    """All rows."""
+    """Measure all rows."""
     with tempfile.TemporaryDirectory() as place:
         rows = [memory_long(Path(place)), *field(100_000, 10_000)]
         rows.append(dataset_memory(Path(place), 20, 1, arguments.encoder))

@@ -32,7 +32,7 @@ def parse() -> argparse.Namespace:
 
 
 def with_count(arguments: argparse.Namespace, count: int) -> argparse.Namespace:
-    """The arguments of a run with this many shots, and the methods that are possible with them."""
+    """Return the arguments of a run with this many shots, and the methods that are possible with them."""
     changed = copy.copy(arguments)
     changed.shots = count
     changed.methods = [method for method in METHODS if impossible(method, changed) is None]
@@ -40,7 +40,7 @@ def with_count(arguments: argparse.Namespace, count: int) -> argparse.Namespace:
 
 
 def run(arguments) -> list[dict]:
-    """All rows."""
+    """Measure all rows."""
     corpora = encode(arguments)
     tasks = itertools.product((True, False), pairs(corpora), arguments.shots)
     return spread_out(
@@ -49,7 +49,7 @@ def run(arguments) -> list[dict]:
 
 
 def curve(rows: list[dict], method: str, speaker_ids: bool) -> dict[int, tuple[float, float]]:
-    """K -> UAR in %, averaged over the tasks: mean and s.d. over draws."""
+    """Return per K the UAR in %, averaged over the tasks: mean and s.d. over draws."""
     by_draw: dict[int, dict[int, list[float]]] = {}
     for row in rows:
         if name(row) == method and row["speaker_ids"] == speaker_ids:
@@ -63,7 +63,7 @@ def name(row: dict) -> str:
 
 
 def summary(rows: list[dict]) -> str:
-    """One table with and one without speaker ids."""
+    """Return one table with and one without speaker ids."""
     lines, counts = [], sorted({row["shots"] for row in rows})
     for speaker_ids in (True, False):
         lines += ["", f"{'with' if speaker_ids else 'without'} speaker ids: UAR % with K shots",
@@ -78,7 +78,7 @@ def summary(rows: list[dict]) -> str:
 
 
 def plot(rows: list[dict], path: str):
-    """A panel with and one without speaker ids."""
+    """Draw a panel with and one without speaker ids."""
     counts = sorted({row["shots"] for row in rows})
     with panels(path, 2, "UAR, %") as axes:
         for axis, speaker_ids in zip(axes, (True, False), strict=True):

@@ -22,14 +22,14 @@ from modeling_sere.training.running.models import build_model
 
 
 def measure(arguments: argparse.Namespace) -> list[dict]:
-    """All rows."""
+    """Measure all rows."""
     corpora = encode(arguments)
     tasks = [(arguments, *pair, speaker_ids) for speaker_ids in (True, False) for pair in pairs(corpora)]
     return spread_out(run_task, tasks)
 
 
 def run_task(task: tuple) -> list[dict]:
-    """All draws of one pair, with or without speaker ids."""
+    """Measure all draws of one pair, with or without speaker ids."""
     arguments, source, target, speaker_ids = task
     experiment = Experiment(arguments, source, target, speaker_ids, "transductive")
     everyone = list(range(len(experiment.target)))
@@ -49,7 +49,7 @@ def run_task(task: tuple) -> list[dict]:
 
 
 def scored(adaptation: Adaptation, shots: torch.Tensor, target, everyone: list[int]) -> dict[str, dict]:
-    """Scores of the field on the target, and of the map that a saved model carries."""
+    """Return scores of the field on the target, and of the map that a saved model carries."""
     organised = adaptation.organise(shots)
     temperature = calibrate(adaptation, organised).temperature
     adaptation.install(organised)  # the evaluation of single clips embeds them with the model's statistics

@@ -94,13 +94,13 @@ class Clips:
             raise RunError(f"--corpus {folders[0]} has {len(self.waveforms)} usable clips: {BATCH} are needed.")
 
     def mixed(self, count: int) -> list[np.ndarray]:
-        """Some of the clips, the same in every run, in an order that has nothing to do with their length."""
+        """Return some of the clips, the same in every run, in an order that has nothing to do with their length."""
         order = np.random.default_rng(0).permutation(len(self.waveforms))
         return [self.waveforms[i] for i in order[:count]]
 
 
 def audio_seconds(waveforms: list[np.ndarray]) -> float:
-    """Of all together."""
+    """Return the seconds of all together."""
     return sum(map(len, waveforms)) / 16000
 
 
@@ -120,7 +120,7 @@ class BareEncoder:
         self.model.eval()
 
     def inputs(self, waveforms: list[np.ndarray]) -> torch.Tensor:
-        """What one batch of clips is fed as."""
+        """Return what one batch of clips is fed as."""
         values, mask = collate(waveforms, "cpu")
         if not self.whisper:
             return values
@@ -135,7 +135,7 @@ class BareEncoder:
             self._whisper(batch) if self.whisper else self.model(batch)
 
     def _whisper(self, features):
-        """Its own forward pass refuses anything but 30 s."""
+        """Run the layers: the own forward pass refuses anything but 30 s."""
         model = self.model
         hidden = F.gelu(model.conv2(F.gelu(model.conv1(features)))).transpose(1, 2)
         hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
@@ -145,7 +145,7 @@ class BareEncoder:
 
 
 def adapt(clips: Clips, encoder: str) -> list[Ratio]:
-    """adapt_cold and adapt_warm."""
+    """Measure adapt_cold and adapt_warm."""
     bare = BareEncoder(AutoModel.from_pretrained(encoder, dtype=torch.float32))
     batches = [
         bare.inputs([clips.waveforms[i] for i in batch]) for batch in length_batches(list(map(len, clips.waveforms)))
@@ -170,7 +170,7 @@ def adapt(clips: Clips, encoder: str) -> list[Ratio]:
 
 
 def forward(name: str, model: SereForAudioClassification, bare, waveforms: list[np.ndarray], most: float):
-    """A model beside its bare encoder, whole and cut to the depth that the model uses.
+    """Time a model beside its bare encoder, whole and cut to the depth that the model uses.
 
     bare: gives a new bare encoder.
     """
@@ -185,7 +185,7 @@ def forward(name: str, model: SereForAudioClassification, bare, waveforms: list[
 
 
 def random_model(config) -> SereForAudioClassification:
-    """SERE around an encoder with random weights, or None."""
+    """Return SERE around an encoder with random weights, or None."""
     torch.manual_seed(0)
     labels = dict(enumerate(LABELS))
     options = {} if config is None else {"encoder_config": config}
@@ -193,7 +193,7 @@ def random_model(config) -> SereForAudioClassification:
 
 
 def pretrained_model(encoder: str) -> SereForAudioClassification:
-    """SERE around a pretrained encoder."""
+    """Return SERE around a pretrained encoder."""
     return build_model(SereArguments(encoder=encoder), LABELS, speaker_ids=False)
 
 
@@ -206,7 +206,7 @@ def stock(model: torch.nn.Module, extractor):
 
 
 def short_clips(clips: Clips, encoder: str) -> Ratio:
-    """Clips per second, one by one as both pipelines do by default."""
+    """Measure clips per second, one by one as both pipelines do by default."""
     chosen = clips.mixed(SHORT_CLIPS)
     first = ours(pretrained_model(encoder))
     model = AutoModelForAudioClassification.from_pretrained(encoder, num_labels=len(LABELS), dtype=torch.float32)
@@ -224,7 +224,7 @@ def short_clips(clips: Clips, encoder: str) -> Ratio:
 
 
 def batching(clips: Clips) -> Ratio:
-    """Clips per second with batch_size=16."""
+    """Measure clips per second with batch_size=16."""
     chosen = clips.mixed(2 * BATCH)
     config = Wav2Vec2Config(num_labels=len(LABELS))
     first, second = (
@@ -240,7 +240,7 @@ def batching(clips: Clips) -> Ratio:
 
 
 def dynamics(clips: Clips) -> Ratio:
-    """Seconds of audio per second on one thread."""
+    """Measure seconds of audio per second on one thread."""
     chosen = clips.mixed(SHORT_CLIPS)
     model, length = random_model(None), audio_seconds(chosen)
     batches = batches_of(chosen)
@@ -262,7 +262,7 @@ def dynamics(clips: Clips) -> Ratio:
 
 
 def realtime(clips: Clips) -> Ratio:
-    """Seconds of audio per second, beside one second."""
+    """Measure seconds of audio per second, beside one second."""
     chosen = clips.mixed(SHORT_CLIPS)
     model, batches = random_model(None), batches_of(chosen)
     run(model, batches)
@@ -271,7 +271,7 @@ def realtime(clips: Clips) -> Ratio:
 
 
 def show_help() -> Ratio:
-    """CPU seconds of --help, beside one second."""
+    """Measure CPU seconds of --help, beside one second."""
     command = [sys.executable, str(ROOT / "train_sere.py"), "--help"]
 
     def cpu() -> float:
@@ -286,7 +286,7 @@ def show_help() -> Ratio:
 
 
 def live(clips: Clips) -> Ratio:
-    """Seconds of audio per second, in a stream and with `return_timestamps=True`."""
+    """Measure seconds of audio per second, in a stream and with `return_timestamps=True`."""
     rate, chunk = 48_000, 4_800
     minute = np.resize(np.concatenate(clips.mixed(SHORT_CLIPS)), 60 * 16_000).repeat(rate // 16_000)
     pipe = ours(random_model(None))
@@ -306,7 +306,7 @@ def live(clips: Clips) -> Ratio:
 
 
 def batches_of(waveforms: list[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of similar length, as adaptation makes them."""
+    """Return batches of similar length, as adaptation makes them."""
     groups = length_batches(list(map(len, waveforms)))
     return [collate([waveforms[i] for i in group], "cpu") for group in groups]
 
@@ -318,7 +318,7 @@ def run(model: SereForAudioClassification, batches):
 
 
 def measure(arguments: argparse.Namespace) -> list[dict]:
-    """All rows, or those that were asked for."""
+    """Measure all rows, or those that were asked for."""
     clips, encoder = Clips(arguments.corpus), arguments.encoder
     batch = clips.mixed(FORWARD_CLIPS)
 

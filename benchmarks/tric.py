@@ -1,4 +1,4 @@
-"""Whether the TRIC loss adds anything to the field: each way to use it, paired with the field without it.
+"""TRIC: whether the loss adds anything to the field, each way to use it paired with the field without it.
 
     python -m benchmarks.tric --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json tric.json
 
@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(arguments) -> list[dict]:
-    """All rows."""
+    """Measure all rows."""
     corpora = encode(arguments)
     pooled = [idea for idea in arguments.ideas if idea not in ON_FRAMES]
     rows = spread_out(run_task, [(arguments, *pair, pooled) for pair in pairs(corpora)])
@@ -75,7 +75,7 @@ class Task:
 
 
 def run_task(task: tuple) -> list[dict]:
-    """The ideas on pooled features, for all draws of one pair."""
+    """Measure the ideas on pooled features, for all draws of one pair."""
     arguments, source, target, ideas = task
     task, rows = Task(arguments, source, target), []
     for draw in arguments.draws:
@@ -90,7 +90,7 @@ def run_task(task: tuple) -> list[dict]:
 
 @torch.no_grad()
 def with_chain(task: Task, organised: Organised) -> float:
-    """UAR of the field's target scores plus `log` of the last two hops: unlabelled -> unlabelled -> labelled."""
+    """Return UAR of the field's target scores plus `log` of the last two hops: unlabelled -> unlabelled -> labelled."""
     adaptation, shots = task.adaptation, organised.shots
     chain = TripleResonanceInteractionChain(adaptation.model.config)
     labelled = adaptation.source.embeddings[shots != UNLABELLED]
@@ -106,7 +106,7 @@ def with_chain(task: Task, organised: Organised) -> float:
 
 
 def with_gains(task: Task, organised: Organised, draw: int, idea: str) -> float:
-    """UAR of the field on embeddings whose gains TRIC has trained."""
+    """Return UAR of the field on embeddings whose gains TRIC has trained."""
     adaptation = task.adaptation
     statistics, group = adaptation.clip_statistics()
     labels = torch.cat([organised.shots, torch.full((len(adaptation.target.embeddings),), UNLABELLED)])
@@ -143,7 +143,7 @@ def with_gains(task: Task, organised: Organised, draw: int, idea: str) -> float:
 
 
 def refined(arguments, corpora: list[Encoded]) -> list[dict]:
-    """The ideas on frames, which are kept once for all corpora."""
+    """Measure the ideas on frames, which are kept once for all corpora."""
     accelerator, rows = Accelerator(cpu=True), []
     ideas = [idea for idea in arguments.ideas if idea in ON_FRAMES]
     frozen = build_model(SereArguments(encoder=arguments.encoder), ["one", "two"], True).sere
@@ -161,7 +161,7 @@ def refined(arguments, corpora: list[Encoded]) -> list[dict]:
 
 
 def with_refining(arguments, task: Task, store: FrameStore, starts: dict, accelerator, draw: int, idea: str) -> dict:
-    """One run of `Refinement`, as train_sere.py does it."""
+    """Do one run of `Refinement`, as train_sere.py does it."""
     experiment, adaptation = task.experiment, task.adaptation
     model = adaptation.model
     kept = [
@@ -189,7 +189,7 @@ def with_refining(arguments, task: Task, store: FrameStore, starts: dict, accele
 
 
 def summary(rows: list[dict]) -> str:
-    """Paired difference to the field per idea, over tasks (means over draws), with its standard error."""
+    """Return paired difference to the field per idea, over tasks (means over draws), with its standard error."""
     lines = [f"{'idea':<12}{'field':>8}{'with TRIC':>11}{'difference':>16}"]
     for idea in dict.fromkeys(row["idea"] for row in rows):
         by_task: dict[tuple, list] = {}

@@ -47,12 +47,12 @@ print(transformers.__version__, huggingface_hub.__version__, torch.__version__)
 
 
 def requirements() -> dict[str, str]:
-    """Package -> its requirement in pyproject.toml."""
+    """Map each package to its requirement in pyproject.toml."""
     return {re.match(r"[\w-]+", line)[0]: line for line in requires("sere") if ";" not in line}  # ";": of an extra
 
 
 def fresh_environment(folder: Path, *packages: str) -> str:
-    """The Python of a new virtual environment."""
+    """Return the Python of a new virtual environment."""
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = str(folder / "bin" / "python")
     install(python, *packages)
@@ -80,7 +80,7 @@ def published(hub: HubServer, folder: Path) -> None:
 
 
 def try_version(requirement: str, folder: Path, hub: HubServer) -> tuple[bool, str, str]:
-    """Whether all is well, the versions that the empty environment got, and the last line of the tests."""
+    """Tell whether all is well, the versions that the empty environment got, and the last line of the tests."""
     needed = requirements()
     python = fresh_environment(folder / "venv", requirement, *(needed[name] for name in PREDICT))
     environment = hub.environment(folder / "hf")

@@ -1,4 +1,4 @@
-"""What the licences of the data leave open for a checkpoint that is made from them."""
+"""Licences: what those of the data leave open for a checkpoint that is made from them."""
 
 CONDITIONS = {
     "by": "attribution",

@@ -67,7 +67,7 @@ def fetch(url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> io.
 
 
 class _Refused(Exception):
-    """What is wrong, as the end of a sentence."""
+    """A reason why a URL is not fetched, as the end of a sentence."""
 
 
 class _Download:

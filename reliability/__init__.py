@@ -1,1 +1,1 @@
-"""What must hold under bad data, bad luck and bad intent, tried at length; tests/ tries each of it in small."""
+"""Tries at length of what must hold under bad data, bad luck and bad intent; tests/ tries each of it in small."""

@@ -137,7 +137,7 @@ def truncated(data, extension, random):
 
 
 def wrong_header(data, extension, random):
-    """The first bytes are those of another format."""
+    """Put the first bytes of another format in place of its own."""
     starts = (
         b"RIFF\xff\xff\xff\xffWAVEfmt ", b"fLaC\0\0\0\x22", b"OggS\0\2", b"ID3\4\0\0", b"FORM\0\0\0\0AIFFCOMM", b"",
     )  # fmt: skip
@@ -146,7 +146,7 @@ def wrong_header(data, extension, random):
 
 
 def wrong_field(data, extension, random):
-    """Two or four bytes of the header hold another number: a rate, a width, a size."""
+    """Write another number into two or four bytes of the header: a rate, a width, a size."""
     changed = bytearray(data)
     for _ in range(random.integers(1, 4)):
         place, size = random.integers(4, 64), int(random.choice([2, 4]))
@@ -160,7 +160,7 @@ def wrong_extension(data, extension, random):
 
 
 def bytes_lost(data, extension, random):
-    """A piece is missing, or stands there twice."""
+    """Take a piece out, or put it there twice."""
     start, size = random.integers(len(data)), random.integers(1, 5_000)
     again = data[start : start + size] * int(random.choice([0, 2]))
     return data[:start] + again + data[start + size :], extension
@@ -172,7 +172,7 @@ def zeroed(data, extension, random):
 
 
 def noise(data, extension, random):
-    """The right first bytes, and random ones after them."""
+    """Keep the first bytes, and put random ones after them."""
     kept = random.integers(0, 64)
     return data[:kept] + random.bytes(random.integers(0, 20_000)), extension
 
@@ -198,7 +198,7 @@ DAMAGES = (
 
 
 def recordings() -> list[tuple[np.ndarray, str]]:
-    """Short recordings (n,) at 16 kHz from samples/, with their emotion."""
+    """Return short recordings (n,) at 16 kHz from samples/, with their emotion."""
     found = []
     for folder in (ROOT / "samples" / "english", ROOT / "samples" / "polish"):
         corpus = load_corpus(folder)
@@ -208,7 +208,7 @@ def recordings() -> list[tuple[np.ndarray, str]]:
 
 
 def encoded(samples: np.ndarray, random, needs_float: bool) -> tuple[bytes, str]:
-    """A file in a random format, width, rate and number of channels, and its extension."""
+    """Return a file in a random format, width, rate and number of channels, and its extension."""
     while True:
         extension = str(random.choice(["wav", "aiff"] if needs_float else [*FORMATS, *CONTAINERS]))
         if extension in CONTAINERS:
@@ -230,7 +230,7 @@ def encoded(samples: np.ndarray, random, needs_float: bool) -> tuple[bytes, str]
 
 
 def mutation(index: int, seed: int, found: list[tuple[np.ndarray, str]]) -> tuple[str, str, bytes, str]:
-    """What was done, the extension, the bytes and the emotion of file number `index`.
+    """Return what was done, the extension, the bytes and the emotion of file number `index`.
 
     Every other file is an odd sound, whole; the others are damaged. Both lists are gone through in turn.
     """
@@ -262,7 +262,7 @@ def write_mutations(folder: Path, count: int, seed: int) -> list[str]:
 
 
 def tiny_pipeline() -> SerePipeline:
-    """The smallest model: the dynamics stream alone, with a classifier that tells clips apart."""
+    """Return the smallest model: the dynamics stream alone, with a classifier that tells clips apart."""
     torch.manual_seed(0)
     model = SereForAudioClassification(SereConfig(id2label=dict(enumerate(EMOTIONS)))).eval()
     torch.nn.init.normal_(model.classifier.weight, std=3.0)
@@ -270,7 +270,7 @@ def tiny_pipeline() -> SerePipeline:
 
 
 def through_pipeline(pipe: SerePipeline, source: Path | bytes, name: str) -> list[str]:
-    """What is wrong with the outcome for a file, or for its bytes."""
+    """Return what is wrong with the outcome for a file, or for its bytes."""
     try:
         timeline = pipe(source, return_timestamps=True)
     except AudioError as error:
@@ -284,7 +284,7 @@ def through_pipeline(pipe: SerePipeline, source: Path | bytes, name: str) -> lis
 
 
 def through_corpus(pipe: SerePipeline, corpus: Corpus, index: int) -> list[str]:
-    """What is wrong with the clip, and with the features that a run would cache."""
+    """Return what is wrong with the clip, and with the features that a run would cache."""
     (clip,) = corpus.iter_audio([index])
     if clip.error is not None:
         return wrong_with(clip.error, corpus.clips[index].name)
@@ -301,7 +301,7 @@ def wrong_with(error: AudioError, name: str) -> list[str]:
 
 
 def work(folder: Path, asked: Connection):
-    """The process that opens the files: answers each index with failures, and says first that it is ready."""
+    """Open the files in a process of its own: it answers each index with failures, and says first that it is ready."""
     torch.set_num_threads(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # decoders in C comment on what they read
     pipe, corpus = tiny_pipeline(), load_corpus(folder)
@@ -325,7 +325,7 @@ class Worker:
         self.folder, self.process = folder, None
 
     def __call__(self, index: int) -> list[str]:
-        """What is wrong with the outcome for one file."""
+        """Return what is wrong with the outcome for one file."""
         if self.process is None:
             context = multiprocessing.get_context("spawn")
             self.line, other = context.Pipe()
@@ -354,7 +354,7 @@ class Worker:
 
 
 def try_files(folder: Path, done: list[str]) -> Iterator[tuple[str, list[str]]]:
-    """For each file what was done to it, and what is wrong with the outcome."""
+    """Yield for each file what was done to it, and what is wrong with the outcome."""
     worker = Worker(folder)
     for index, name in enumerate(tqdm(done, desc="Trying", unit="file")):
         yield name, [f"file {index}: {failure}" for failure in worker(index)]
@@ -365,7 +365,7 @@ def try_files(folder: Path, done: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def through_training(folder: Path, place: Path, **options) -> list[str]:
-    """What is wrong with a run of train_sere.py that adapts to the folder, in a place for all that it writes."""
+    """Return what is wrong with a run of train_sere.py that adapts to the folder, in a place for all that it writes."""
     corpus = load_corpus(folder)
     unusable = [corpus.clips[clip.index].name for clip in corpus.iter_audio() if clip.error is not None]
     flags = {

@@ -22,14 +22,14 @@ KINDS = {"without gradient steps": {}, "with gradient steps": {"refine_steps": 3
 
 
 class Place:
-    """Where runs of one seed and kind lie."""
+    """The place of runs of one seed and kind."""
 
     def __init__(self, root: Path, options: dict):
         root.mkdir()
         self.root, self.options = root, {"draws": 2, "report_to": "none"} | options
 
     def run(self, name: str, cache: str, launcher: tuple[str, ...] = ()) -> Path:
-        """The output folder of a fresh process."""
+        """Return the output folder of a fresh process."""
         flags = self.options | {"output_dir": self.root / name, "cache_dir": self.root / cache}
         words = runs.command(**flags)
         ended = runs.finished([*launcher, *words[1:]] if launcher else words, runs.environment(self.root / "hf"))
@@ -52,7 +52,7 @@ class Place:
 
 
 def measure(root: Path, seeds: list[int]) -> Outcomes:
-    """All kinds of runs with all seeds."""
+    """Run all kinds of runs with all seeds."""
     outcomes = Outcomes()
     for seed in tqdm(seeds, desc="Seeds"):
         for kind, options in KINDS.items():

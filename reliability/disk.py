@@ -39,13 +39,13 @@ DISK_SIZES = {
 
 
 def small_files(size: int):
-    """To be called in the process that must not write larger ones; the soft limit is anybody's to set."""
+    """Limit the size of files that this process may write; the soft limit is anybody's to set."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """A file system in memory, mounted on a folder while the block runs; False if we may not mount."""
+    """Mount a file system in memory on a folder while the block runs; False if we may not mount."""
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     mounted = shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0
@@ -57,7 +57,7 @@ def small_disk(folder: Path, size: int) -> Iterator[bool]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of all files in a folder."""
+    """Return the bytes of all files in a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -86,7 +86,7 @@ class Trial:
         return runs.finished(runs.command(*switches, **flags), self.variables, before)
 
     def failures(self, out: Path, cache: Path, before=None, disk: Path | None = None) -> list[str]:
-        """What is wrong with a run without room and with the same run with room. `disk`: what becomes larger."""
+        """Return what is wrong with a run without room and with the same run with room. `disk`: what becomes larger."""
         shutil.copytree(self.earlier, out)
         if self.stage != "caching":
             shutil.copytree(self.cache, cache)

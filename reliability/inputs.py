@@ -41,7 +41,7 @@ RATES = (16_000, 8_000, 44_100.0, "16000", "44.1 kHz", None, 0, -1, 10**9, float
 
 
 def wrong_with(result) -> list[str]:
-    """What is wrong with the answer to one input."""
+    """Return what is wrong with the answer to one input."""
     text = json.dumps(result)
     failures = [f"it tells {secret}" for secret in SECRETS if secret in text]
     if isinstance(result, dict) and "error" in result:
@@ -60,7 +60,7 @@ def answered(pipe: SerePipeline, source, **options) -> list[str]:
 
 
 def array_form(random: np.random.Generator) -> tuple[str, object]:
-    """A name for what it is, and a recording, or not, as an array in some form."""
+    """Return a name for what it is, and a recording, or not, as an array in some form."""
     shape = random.choice(LENGTHS, random.integers(0, 4))
     while np.maximum(shape, 1).prod() > 200_000:  # empty ones too: as lists they are full of lists
         shape = random.choice(LENGTHS, random.integers(0, 4))
@@ -100,7 +100,7 @@ def try_servers(pipe: SerePipeline) -> Iterator[tuple[str, list[str]]]:
 
 
 def large_files(folder: Path, samples: np.ndarray) -> Iterator[Path]:
-    """Sparse files of 20 GB that begin like a recording in each format, and six hours of silence in one of 1 MB."""
+    """Yield sparse files of 20 GB that begin like a recording of each format, and six hours of silence in 1 MB."""
     tone = {name: np.tile(samples, CONTAINERS[name][2] // 16_000 or 1)[None] for name in CONTAINERS}
     for name in (*FORMATS, *CONTAINERS):
         path = folder / f"{name.replace(' ', '-')}.bin"

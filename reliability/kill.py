@@ -52,11 +52,11 @@ class Place:
             return subprocess.Popen(words, env=self.variables, stdout=subprocess.DEVNULL, stderr=stderr)
 
     def said(self) -> str:
-        """What the run has said on stderr."""
+        """Return what the run has said on stderr."""
         return (self.root / "stderr").read_text()
 
     def phase(self) -> str:
-        """What the run that goes on here does, told by what it has left on the disk."""
+        """Return what the run that goes on here does, told by what it has left on the disk."""
         if (self.out / "results.json").is_file():
             return "pushing" if (self.root / "out.partial").exists() else "over"
         if (self.root / "out.partial" / "result" / "preprocessor_config.json").is_file():
@@ -70,7 +70,7 @@ class Place:
         return "encoding" if "Encoding" in self.said() else "starting"
 
     def durations(self) -> dict[str, float]:
-        """Seconds of each phase of an uninterrupted run."""
+        """Return seconds of each phase of an uninterrupted run."""
         process, began = self.start(), {}
         while process.poll() is None:
             began.setdefault(self.phase(), time.monotonic())
@@ -92,7 +92,7 @@ class Place:
         return self.phase()
 
     def failures(self, whole: "Place") -> list[str]:
-        """What is wrong after a run was killed here and resumed."""
+        """Return what is wrong after a run was killed here and resumed."""
         if self.start("--resume").wait():
             return [f"not resumed: {self.said().splitlines()[-1]}"]
         found = differences(self.out, whole.out)
@@ -111,7 +111,9 @@ class Place:
 
 
 def measure(root: Path, kills: int, seed: int, kinds: dict[str, dict], phases=PHASES) -> Outcomes:
-    """Kill and resume `kills` runs in turn in each of `phases`; `kinds`: name -> flags of the runs, taken in turn."""
+    """Kill and resume `kills` runs in turn in each of `phases`; `kinds`: name -> flags of the runs, taken in
+    turn.
+    """
     outcomes, moments = Outcomes(), random.Random(seed)
     with HubServer({TOKEN: {"name": "kill", "orgs": ["org"]}}) as hub:
         whole = {kind: Place(root / f"whole {kind}", hub, options) for kind, options in kinds.items()}

@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: counts of inputs and failures, the table, the exit status."""
+"""Helpers of the scripts of this folder: counts of inputs and failures, the table, the exit status."""
 
 import sys
 from collections import Counter
@@ -11,7 +11,7 @@ class Outcomes:
         self.tried, self.failures = Counter(), {}
 
     def add(self, name: str, failures: list[str]):
-        """One more input, and what was wrong with its outcome; nothing wrong is an empty list."""
+        """Count one more input, and what was wrong with its outcome; nothing wrong is an empty list."""
         self.tried[name] += 1
         self.failures.setdefault(name, []).extend(failures)
 

@@ -25,7 +25,7 @@ LEAST_AGREEMENT = 0.99
 
 
 def compare(folder: Path, waveforms: list[np.ndarray]) -> Outcomes:
-    """The answers of a saved model in all precisions."""
+    """Return the answers of a saved model in all precisions."""
     single, double = (SereForAudioClassification.from_pretrained(folder).eval() for _ in range(2))
     double.double()
     expected = _answers("single", single, waveforms, nullcontext, torch.float32)
@@ -46,7 +46,7 @@ def compare(folder: Path, waveforms: list[np.ndarray]) -> Outcomes:
 
 @torch.inference_mode()
 def _answers(name: str, model, waveforms: list[np.ndarray], context, dtype: torch.dtype) -> torch.Tensor:
-    """(n, C) logits."""
+    """Return (n, C) logits."""
     clips = (torch.from_numpy(waveform)[None].to(dtype) for waveform in waveforms)
     with context():
         return torch.cat([model(clip).logits for clip in tqdm(clips, desc=name, total=len(waveforms), unit="clip")])

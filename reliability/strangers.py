@@ -37,7 +37,7 @@ ENCODER = Wav2Vec2Config(
 
 
 def save_model(folder: Path):
-    """The model that is then spoilt: a tiny encoder, three emotions, two labelled clips."""
+    """Return the model that is then spoilt: a tiny encoder, three emotions, two labelled clips."""
     torch.manual_seed(0)
     config = SereConfig(id2label=dict(enumerate("abc")), encoder_config=ENCODER, num_sources=2)
     SereForAudioClassification(config).save_pretrained(folder)
@@ -49,7 +49,7 @@ SPOILT: dict[str, tuple[Callable[[Path, Path], None], str]] = {}
 
 
 def spoils(message: str):
-    """The decorated function makes a checkpoint that is refused with this message."""
+    """Register a function that makes a checkpoint that is refused with this message."""
 
     def register(function):
         SPOILT[function.__name__] = (function, message)
@@ -85,7 +85,7 @@ def change_weights(folder: Path, change: Callable[[dict], None]):
 
 
 def change_header(folder: Path, change: Callable[[dict], None] = lambda header: None, **parts):
-    """Another header before the same data. parts: `length` it claims to have, or `text` in its place."""
+    """Return another header before the same data. parts: `length` it claims to have, or `text` in its place."""
     path = folder / "model.safetensors"
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
@@ -277,7 +277,7 @@ def a_million_sources_and_none(folder, mark):
 
 
 def _elsewhere(folder: Path, mark: Path) -> Path:
-    """Another repository, whose code makes the mark."""
+    """Return another repository, whose code makes the mark."""
     other = folder.parent / "elsewhere"
     other.mkdir(exist_ok=True)
     for name in ("modeling_sere", "pipeline_sere"):
@@ -361,7 +361,7 @@ for name in cases:
 
 
 def loaded(root: Path, names: Sequence[str], ways: Sequence[str]) -> list[dict]:
-    """How each way of loading ended for each folder: name, way, what was `said`, seconds, and `memory`.
+    """Return how each way of loading ended for each folder: name, way, what was `said`, seconds, and `memory`.
 
     This package is used if `--model` is the way, else the code beside the weights. The first folder should be intact:
     memory is by how many bytes the process grew beyond its largest so far.
@@ -379,7 +379,7 @@ def loaded(root: Path, names: Sequence[str], ways: Sequence[str]) -> list[dict]:
 
 
 def try_strangers(root: Path, ways: Sequence[str] = AUTO) -> Iterator[tuple[str, list[str]]]:
-    """For each way to spoil a model and each way to load it the name of the former, and what is wrong."""
+    """Yield for each way to spoil a model and each way to load it the name of the former, and what is wrong."""
     save_model(root / "intact")
     for name, (spoil, _) in SPOILT.items():
         spoil(Path(shutil.copytree(root / "intact", root / name)), root / f"{name} ran")

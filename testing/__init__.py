@@ -1,1 +1,1 @@
-"""What tests, benchmarks and reliability scripts share: a Hub on loopback, corpora made for tests, run helpers."""
+"""Helpers of tests, benchmarks and reliability scripts: a Hub on loopback, corpora made for tests, run helpers."""

@@ -137,7 +137,7 @@ def card_metadata(text: str) -> dict:
 
 @dataclass
 class Repository:
-    """Its commits, and the branches and tags that name them."""
+    """A repository: commits, and the branches and tags that name them."""
 
     id: str
     type: str  # model, dataset or space

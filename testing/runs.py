@@ -1,4 +1,4 @@
-"""What the scripts of this folder that start train_sere.py share: the command, its environment, its outcome."""
+"""Runs of train_sere.py in processes of their own: the command, its environment, its outcome."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 class Ended(NamedTuple):
-    """How a process ended."""
+    """The end of a process."""
 
     status: int
     stderr: str

@@ -1,4 +1,4 @@
-"""What may stand in a file's place to have something else published or written over, or to keep a reader for ever."""
+"""Traps in a file's place: to have something else published or written over, or to keep a reader for ever."""
 
 import os
 import struct

@@ -1,4 +1,4 @@
-"""What ends a run with one sentence: the error that all of this package raises, and how other errors become it."""
+"""Errors that end a run with one sentence: the one that all of this package raises, and how other errors become it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -65,7 +65,7 @@ class Recording:
 
 
 class AudioBytes(Protocol):
-    """Where a corpus' encoded audio comes from."""
+    """A source of a corpus' encoded audio."""
 
     def recordings(self, indices: Iterable[int]) -> Iterator[Recording]:
         """Give the files that hold these clips, in order of their first clip."""

@@ -64,7 +64,7 @@ UNKNOWN = "?"  # stands for the emotion in a label map that the user has to fill
 
 
 class Spellings:
-    """What the labels of a corpus mean: a label map, then `LABEL_ALIASES`, else themselves in normal form."""
+    """The meaning of a corpus' labels: a label map, then `LABEL_ALIASES`, else themselves in normal form."""
 
     def __init__(self, label_map: Mapping[str, str] | None = None):
         self.label_map = _normalised((label_map or {}).items())

@@ -1,4 +1,4 @@
-"""How a corpus is to be read: what the user said of it."""
+"""Options: how a corpus is to be read."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from modeling_sere.training.corpora.labels import Spellings
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user said of a corpus; `load_corpus` describes each."""
+    """The user's wishes for a corpus; `load_corpus` describes each."""
 
     split: str | None = None
     config: str | None = None

@@ -1,4 +1,4 @@
-"""What the README.md of a corpus or a model says in YAML between its first lines of dashes."""
+"""Cards: what the README.md of a corpus or a model says in YAML between its first lines of dashes."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a run tells of its corpora before it begins: how they were read, what takes no part, and what may go wrong."""
+"""The report on the corpora before a run begins: how they were read, what takes no part, and what may go wrong."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence

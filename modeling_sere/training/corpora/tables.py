@@ -1,4 +1,4 @@
-"""Which files of a folder are the tables that list its clips."""
+"""Tables: which files of a folder list its clips."""
 
 import posixpath
 import re

@@ -106,7 +106,7 @@ def _held_out_accuracy(adaptation: Adaptation, shots: torch.Tensor) -> float:
 
 @dataclass
 class Calibrated:
-    """How sure the answers of a run may be.
+    """The certainty that the answers of a run may have.
 
     temperature: divides the logits of single clips; 1 where there is nothing to tell it. accuracy: that the organised
     field is expected to have on the target, and agree (n source + n target,): what `witnesses_agree` gives; both None

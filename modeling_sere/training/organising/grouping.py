@@ -1,4 +1,4 @@
-"""How the clips of a domain are normalised: by voice group, by speaker, or by what of a speaker no emotion explains."""
+"""Normalisation of a domain's clips: by voice group, by speaker, or by what of a speaker no emotion explains."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ OWN_CLIPS = 5.0  # weight of the domain's statistics, in clips, beside those of 
 
 @dataclass
 class Grouping:
-    """How the clips of a domain are normalised: `statistics` (G, 2, D) and the group (n,) of each clip."""
+    """The normalisation of a domain's clips: `statistics` (G, 2, D) and the group (n,) of each clip."""
 
     statistics: torch.Tensor
     group: torch.Tensor

@@ -37,7 +37,7 @@ def class_means(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
 
 
 class NuisanceGroups:
-    """Of the clips of one domain, embeddings (n, D). A domain of fewer than 30 clips has none."""
+    """Groups of one domain's clips by what they share besides emotion; a domain of fewer than 30 clips has none."""
 
     def __init__(self, embeddings: torch.Tensor):
         self.embeddings = embeddings

@@ -1,1 +1,1 @@
-"""What a run tells: scores, the contract of results.json, the Hub."""
+"""Reports of a run: scores, the contract of results.json, the Hub."""

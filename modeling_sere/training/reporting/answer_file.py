@@ -102,7 +102,7 @@ def _csv(rows: Iterable[list[str]]) -> bytes:
 
 
 class _Lines(list):
-    """What `csv` writes to."""
+    """A file for `csv` that keeps the lines."""
 
     write = list.append
 

@@ -1,4 +1,4 @@
-"""What a run shows: the closing lines on the screen, and one clip for the picture of the card."""
+"""The end of a run on the screen: the closing lines on the screen, and one clip for the picture of the card."""
 
 from collections.abc import Iterable
 from typing import TypedDict

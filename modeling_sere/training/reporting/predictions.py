@@ -1,4 +1,4 @@
-"""What a run says of each clip of the target: the file predictions.csv, and its summary in results.json."""
+"""Predictions: what a run says of each clip of the target, in predictions.csv, and its summary in results.json."""
 
 import csv
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ class SkippedClip(TypedDict):
 
 
 class Sides(TypedDict):
-    """How many clips of each label, for the source and the target."""
+    """Numbers of clips by label, for the source and the target."""
 
     source: dict[str, int]
     target: dict[str, int]
@@ -42,7 +42,7 @@ class Parameters(TypedDict):
 
 
 class Answer(TypedDict):
-    """What was said of one target clip; `strongest` is its strongest moment in seconds."""
+    """The answer for one target clip; `strongest` is its strongest moment in seconds."""
 
     file: str
     emotion: str
@@ -68,7 +68,7 @@ class Spread(TypedDict):
 
 
 class Results(TypedDict):
-    """What a run tells. Every key is always there; None stands for what docs/results.md says of that key."""
+    """The results of a run. Every key is always there; None stands for what docs/results.md says of that key."""
 
     source: str | None
     source_language: str | None

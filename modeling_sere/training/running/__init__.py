@@ -1,1 +1,1 @@
-"""What a run needs around the method: its model and its output folder."""
+"""A run around the method: its model and its output folder."""

@@ -1,4 +1,4 @@
-"""What makes a run this one and no other: its arguments, its clips and the model it starts from.
+"""The identity of a run: its arguments, its clips and the model it starts from.
 
 Kept as digests, since the folder of a run may be given away, and what they are made of names files and people.
 """
