@@ -42,12 +42,12 @@ def test_links_lead_to_files(name):
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_flags_of_the_tables_exist(name):
-    """Flags of train_sere.py and of the page, named outside of blocks as `--flag` or `--flag value` in backticks."""
+    """Flags of train_sere.py, of the page and of predicting, named outside of blocks as `--flag` or `--flag value` in backticks."""
     text = documents.BLOCK.sub("", (ROOT / name).read_text(encoding="utf-8"))
     named = set(re.findall(r"`--(\w+)[^`]*`", text)) - {"help", "quiet", "document", "write", "config_file"}
     known = {f"{no}{flag}" for flag in SereArguments.__dataclass_fields__ for no in ("", "no_")}
-    page = re.findall(r'"--(\w+)"', (ROOT / "modeling_sere/space.py").read_text(encoding="utf-8"))
-    assert named <= known | set(page)
+    commands = [(ROOT / f"modeling_sere/{name}.py").read_text(encoding="utf-8") for name in ("space", "predict")]
+    assert named <= known | set(re.findall(r'"--(\w+)"', "".join(commands)))
 
 
 def test_readme_leads_to_every_document():
