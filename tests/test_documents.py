@@ -42,7 +42,7 @@ def test_links_lead_to_files(name):
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_flags_of_the_tables_exist(name):
-    """Flags of train_sere.py, of the page and of predicting, named outside of blocks as `--flag` or `--flag value` in backticks."""
+    """Flags of train_sere.py, the page and predicting, named outside of blocks as `--flag` or `--flag value`."""
     text = documents.BLOCK.sub("", (ROOT / name).read_text(encoding="utf-8"))
     named = set(re.findall(r"`--(\w+)[^`]*`", text)) - {"help", "quiet", "document", "write", "config_file"}
     known = {f"{no}{flag}" for flag in SereArguments.__dataclass_fields__ for no in ("", "no_")}
