@@ -295,7 +295,7 @@ def _pitch_candidates(power: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.
     offset = (0.5 * (before - after) / bend).clamp(-0.5, 0.5)
     height = score - 0.25 * (before - after) * offset
     frequency = _PITCH_LOWEST + _PITCH_STEP * (_PITCH_FIRST + index + offset)
-    voicing = torch.where(score > 0, 1 - mean / height.clamp_min(FLOOR), 0.0).clamp(0, 1)
+    voicing = torch.where(score > 0, 1 - mean / height.clamp_min(FLOOR), 0.0).clamp(0.0, 1.0)
     return torch.cat([frequency, voicing], dim=2)
 
 
@@ -365,7 +365,7 @@ def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Te
     mask = F.pad(mask, (0, beyond))
     frequency, voicing = (F.pad(x.permute(2, 0, 1), (0, beyond)) for x in (frequency, voicing))  # (K, B, U)
     hertz = torch.exp2(frequency)
-    out_of_range = (1 - hertz / 100).clamp_min(0) + ((hertz - 350) / 250).clamp(0, 1.2)
+    out_of_range = (1 - hertz / 100).clamp_min(0.0) + ((hertz - 350) / 250).clamp(0.0, 1.2)
     local = 2 * (-voicing.clamp_min(0.01).log() + 4.0 * (voicing < VOICING_THRESHOLD)) + out_of_range
     local = torch.where(voicing > 0, local, 1e3)
     unvoiced = 8.0 * (voicing >= VOICING_THRESHOLD).any(0, keepdim=True)
@@ -385,7 +385,7 @@ def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Te
 
 def _between(x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     """Values of x (B, n, L) at fractional positions (B, n, P) of its last axis, on straight lines between entries."""
-    position = position.clamp(0, x.shape[2] - 1.001)
+    position = position.clamp(0.0, x.shape[2] - 1.001)
     low = position.floor()
     index = low.long()
     left, right = x.gather(2, index), x.gather(2, index + 1)
@@ -400,7 +400,7 @@ def _shimmer(energy: torch.Tensor, period: torch.Tensor, floor: torch.Tensor) ->
     """
     passed = F.pad(energy.cumsum(2), (1, 0))
     edges = (LONG / 2 + period[..., None] * period.new_tensor([-1.5, -0.5, 0.5, 1.5])) / FINE
-    level = _decibel(_between(passed, edges).diff(dim=2).clamp_min(0) / period[..., None], floor)
+    level = _decibel(_between(passed, edges).diff(dim=2).clamp_min(0.0) / period[..., None], floor)
     return level.diff(dim=2).abs().mean(2, keepdim=True)
 
 
@@ -491,7 +491,7 @@ def _slope_statistics(change: torch.Tensor) -> torch.Tensor:
     ripple lies on the way.
     """
     statistics = []
-    for size in (change.clamp_min(0), (-change).clamp_min(0)):
+    for size in (change.clamp_min(0.0), (-change).clamp_min(0.0)):
         total = size.sum(1, keepdim=True) + 1e-3
         mean = size.square().sum(1, keepdim=True) / total
         std = ((size * (size - mean).square()).sum(1, keepdim=True) / total + 1e-12).sqrt()
@@ -520,7 +520,7 @@ def _peaks_per_second(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     spread = (high.amax(1, keepdim=True) + low.amax(1, keepdim=True)).clamp_min(1e-3)
     height = torch.where(peak, high + lowest, 0.0)
     seconds = mask.sum(1, keepdim=True) * (HOP / SAMPLING_RATE)
-    return (height / (0.1 * spread)).clamp(0, 1).sum(1, keepdim=True) / seconds
+    return (height / (0.1 * spread)).clamp(0.0, 1.0).sum(1, keepdim=True) / seconds
 
 
 @torch.no_grad()
@@ -649,7 +649,7 @@ class SereDynamics(nn.Module):
         padded = F.pad(waveform, (LEAD, HOP * (n - 1) + LONG - LEAD - samples))
         power = waveform.square().sum(1, keepdim=True) / length.clamp_min(1)[:, None]
 
-        analysed = self._analyse(padded.reshape(len(padded), n + LONG // HOP - 1, HOP), power[..., None], c)
+        analysed = self._analyse(padded.reshape(padded.shape[0], n + LONG // HOP - 1, HOP), power[..., None], c)
         spectral, frequency, voicing, loud, quality = analysed
         spectral = torch.cat([spectral[..., :6], spectral[..., 6:7] * (frame > 0)[:, None], spectral[..., 7:]], dim=2)
         choice = _choose_pitch(frequency, voicing, mask)
