@@ -187,15 +187,9 @@ def _formant_moments() -> np.ndarray:
     return np.stack([np.exp(-0.5 * x**2) * x**power for power in range(3) for x in away], axis=1)
 
 
+@lru_cache(maxsize=8)
 def _constants(device: torch.device) -> dict[str, torch.Tensor]:
     """All windows and filters. Not buffers: models are built on the meta device, where those would be lost."""
-    if torch.compiler.is_compiling():  # tensors of a trace must not be kept for other calls
-        return {name: value.to(device) for name, value in _kept_constants(torch.device("cpu")).items()}
-    return _kept_constants(device)
-
-
-@lru_cache(maxsize=8)
-def _kept_constants(device: torch.device) -> dict[str, torch.Tensor]:
     frequency = np.arange(SHORT_FFT // 2 + 1) * SAMPLING_RATE / SHORT_FFT
     centre = (LONG - 1) / 2
     order = np.arange(1, N_MFCC + 1)
@@ -222,6 +216,8 @@ def _kept_constants(device: torch.device) -> dict[str, torch.Tensor]:
         "lpc_cosine": 2 * np.cos(2 * np.pi * below[:, None] * lags / LPC_RATE) * emphasis[:, None],
         "lpc_response": np.concatenate([np.cos(grid), np.sin(grid)], axis=1),
         "formants": _formant_moments(),
+        "short_basis": fourier_basis(SHORT, SHORT_FFT),
+        "long_basis": fourier_basis(LONG, LONG_FFT),
     }
     with torch.inference_mode(False):  # inference tensors could not be used in a later training step
         return {k: torch.tensor(np.asarray(v, dtype=np.float32), device=device) for k, v in arrays.items()}
@@ -245,8 +241,21 @@ def _others(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2])[:, :, 0]
 
 
-def _power_spectrum(frames: torch.Tensor, n: int) -> torch.Tensor:
-    spectrum = torch.fft.rfft(frames, n=n)
+def fourier_basis(length: int, size: int) -> np.ndarray:
+    """The matrix (length, 2 bins) by which frames of `length` samples have a discrete Fourier transform of `size`."""
+    angle = -2 * np.pi * np.arange(length)[:, None] * np.arange(size // 2 + 1) / size
+    return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def power_spectrum(frames: torch.Tensor, size: int, basis: torch.Tensor) -> torch.Tensor:
+    """Power (..., size / 2 + 1) of frames (..., L); a graph has the matrix product with their `fourier_basis`.
+
+    Runtimes of graphs have no transform, or one that loses digits where a frame is quiet.
+    """
+    if torch.compiler.is_compiling():
+        real, imaginary = (frames @ basis).split(size // 2 + 1, dim=-1)
+        return real.square() + imaginary.square()
+    spectrum = torch.fft.rfft(frames, n=size)
     return spectrum.real.square() + spectrum.imag.square()
 
 
@@ -608,7 +617,7 @@ class SereDynamics(nn.Module):
 
     def __init__(self):
         super().__init__()
-        _kept_constants(torch.device("cpu"))  # before anything is traced
+        self.constants = _constants(torch.device("cpu"))  # for graphs: what a tracer makes must not be kept
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> DynamicsOutput:
         """Describe clips.
@@ -641,7 +650,10 @@ class SereDynamics(nn.Module):
         if waveform.shape[1] < 2 * HOP:
             waveform = F.pad(waveform, (0, 2 * HOP - waveform.shape[1]))
         samples = waveform.shape[1]
-        c = _constants(waveform.device)
+        if torch.compiler.is_compiling():
+            c = {name: value.to(waveform.device) for name, value in self.constants.items()}
+        else:
+            c = _constants(waveform.device)
         pairs = samples // (2 * HOP)
         n = 2 * pairs
         frame = torch.arange(n, device=waveform.device)
@@ -699,10 +711,10 @@ class SereDynamics(nn.Module):
         floor = nothing * c["hamming"].square().sum()
         lead = LEAD // HOP
         before = max(0, first - 1)
-        short = _power_spectrum(_frames(blocks[:, lead:], before, last, c["hamming"]), SHORT_FFT)
+        short = power_spectrum(_frames(blocks[:, lead:], before, last, c["hamming"]), SHORT_FFT, c["short_basis"])
         past, short = short[:, :1], short[:, first - before :]
         descriptors = _short_descriptors(short, floor, c)
-        long = _power_spectrum(_frames(blocks, first, last, c["gauss"]), LONG_FFT)
+        long = power_spectrum(_frames(blocks, first, last, c["gauss"]), LONG_FFT, c["long_basis"])
         energy = 2 * long.sum(2, keepdim=True) - long[..., :1] - long[..., -1:]  # Parseval
         loud = energy > SILENCE_RMS**2 * LONG * LONG_FFT
         every = [descriptors[..., :6], _flux(short, past), descriptors[..., 6:], _pitch_candidates(long, c), loud]
