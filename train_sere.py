@@ -21,14 +21,17 @@ from contextlib import contextmanager
 from itertools import chain
 from types import MappingProxyType
 
+from modeling_sere.training.running.ending import PROGRAM, end_early, one_sentence
+
+if __name__ == "__main__":
+    end_early(PROGRAM)
+
 from modeling_sere.training.arguments import SereArguments, parse_arguments
 from modeling_sere.training.errors import RunError, writing
 
 if __name__ == "__main__":  # --help and wrong flags are answered before the imports below, which take seconds
-    try:
+    with one_sentence(PROGRAM):
         parse_arguments(sys.argv[1:])
-    except RunError as error:
-        sys.exit(f"train_sere.py: {error}")
 
 import torch
 from accelerate import Accelerator
@@ -293,7 +296,5 @@ def deliver(folder: OutputFolder, destination: Destination | None, show: Callabl
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence(PROGRAM):
         main()
-    except RunError as error:
-        sys.exit(f"train_sere.py: {error}")

@@ -3,7 +3,9 @@
 Only what is named here gets into a card; of lists of clips the card tells the length, never a name.
 """
 
+import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from modeling_sere.training.reporting.results import Answer, Results
 
 from .licences import consequence, joint_licence
 from .plots import plot_confusion, plot_highlights
+
+logger = logging.getLogger("sere")
 
 TEMPLATE = Path(__file__).with_name("template.md")
 NOT_RECORDED = "not recorded"
@@ -160,12 +164,25 @@ def _draw(folder: Path, results: Results, example: HighlightExample | None) -> d
     if results["confusion"] is None:
         paths["confusion_plot"] = None
     else:
-        plot_confusion(folder / paths["confusion_plot"], np.asarray(results["confusion"]), results["labels"])
+        _attempt(paths, "confusion_plot", plot_confusion, folder, np.asarray(results["confusion"]), results["labels"])
     if example is None:
         paths["highlights_plot"] = None
     else:
-        plot_highlights(folder / paths["highlights_plot"], example["waveform"], example["highlights"])
+        _attempt(paths, "highlights_plot", plot_highlights, folder, example["waveform"], example["highlights"])
     return paths
+
+
+def _attempt(paths: dict[str, str | None], key: str, plot: Callable, folder: Path, *given) -> None:
+    """Draw one plot; the card does without one that cannot be drawn, for a picture must not cost a run its result."""
+    try:
+        plot(folder / paths[key], *given)
+    except OSError:
+        raise  # the disk's, which the rest of the result needs too
+    except Exception as error:  # of matplotlib, its fonts, its caches
+        (folder / paths[key]).unlink(missing_ok=True)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        logger.warning("%s cannot be drawn (%s): the card does without it.", paths[key], reason)
+        paths[key] = None
 
 
 def _about(results: Results) -> dict[str, Any]:

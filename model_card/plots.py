@@ -4,6 +4,7 @@ One-hue and grey scales with the numbers written out: nothing is told by hue alo
 its own, without pyplot's global state and under matplotlib's default style, whatever the user's settings are.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,12 @@ from modeling_sere.timeline_sere import FRAME_SAMPLES
 WIDTH = 9.0  # inches
 DPI = 200
 ENVELOPE_COLUMNS = 1200  # more than the plot has room for, far fewer than a clip has samples
-STYLE = ["default", {"font.size": 12.0, "axes.spines.top": False, "axes.spines.right": False}]
+STYLE = [
+    "default",
+    # a label is text, whatever dollars and underscores are in it
+    {"font.size": 12.0, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False},
+]
+LABEL = 24  # characters of an emotion's name
 BLUE, GREY = "#08519c", "#737373"
 
 
@@ -33,7 +39,7 @@ def plot_confusion(path: Path, confusion: np.ndarray, labels: Sequence[str]) -> 
     """
     totals = confusion.sum(1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
-    classes = len(labels)
+    classes, labels = len(labels), [_shown(label) for label in labels]
     with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.6 + 0.72 * classes), layout="constrained")
         axes = figure.add_subplot()
@@ -104,7 +110,16 @@ def _cell_borders(axes: Axes, shape: tuple[int, int]) -> None:
     axes.spines[:].set_visible(False)
 
 
+def _shown(label: str) -> str:
+    """A label as it can be drawn: in one line, of characters and not halves of them, not too long."""
+    text = " ".join(label.encode("utf-8", "backslashreplace").decode().split())
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
+
+
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=DPI)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it; the card has the text
+        figure.savefig(path, dpi=DPI)

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 import train_sere
-from modeling_sere.training.errors import RunError
+from modeling_sere.training.running.ending import one_sentence
 from testing.runs import Ended
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads, which Linux allows")
@@ -33,10 +33,8 @@ class Forked:
         sys.argv = ["train_sere.py", *flags]
         if before is not None:
             before()
-        try:
+        with one_sentence(train_sere.PROGRAM):
             train_sere.main()
-        except RunError as error:
-            sys.exit(f"train_sere.py: {error}")
 
     def poll(self):
         return self.process.exitcode

@@ -1,6 +1,7 @@
 """Arguments: flags, a JSON file of them, and one clear sentence for what cannot be understood."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,28 @@ def test_help_describes_every_flag(capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     assert all(f"--{name}" in text for name in SereArguments.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_folders_are_found_in_either_unicode_form(tmp_path, forms):
+    there, given = (unicodedata.normalize(form, "głosy/zażółć") for form in forms)
+    (tmp_path / there).mkdir(parents=True)
+    arguments = SereArguments(
+        target=str(tmp_path / given), output_dir=str(tmp_path / unicodedata.normalize("NFD", "né"))
+    )
+    assert arguments.target == str(tmp_path / there)
+    (tmp_path / given).mkdir(parents=True)
+    assert SereArguments(target=str(tmp_path / given)).target == str(tmp_path / given)  # both are there
+
+
+def test_texts_that_cannot_be_written_down_are_refused():
+    with pytest.raises(RunError, match=r"--license '\\udcff' is not in UTF-8"):
+        parse_arguments(["--license", "\udcff"])
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"seed": ' + "1" * 5000 + "}", "\ud800", '{"a b": 1}'])
+def test_odd_json_files_are_one_sentence(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(RunError) as caught:
+        parse_arguments([str(tmp_path / "run.json")])
+    assert "\n" not in str(caught.value)

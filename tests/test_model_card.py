@@ -8,7 +8,7 @@ import soundfile
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from model_card import write_card
+from model_card import card, plots, write_card
 from modeling_sere import SereConfig, SereForAudioClassification
 from modeling_sere.training.reporting.results import SCORES, problems
 
@@ -201,6 +201,26 @@ def test_plots_show_the_values(results, example, tmp_path):
         "confusion.png", results | {"confusion": np.eye(3, dtype=int)}, example
     )
     assert picture("highlights.png", results, example) != picture("highlights.png", results, other)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["$", "$x$", "a_{", "\\frac", "^", "波兰语", "a\nb", "\0", "\x1b[1m", "x" * 500, "%s", "{0}", "\udcff", "😠", ""],
+)
+def test_labels_are_drawn_as_text(label, tmp_path):
+    """Not as a formula: there would be none, after all the work."""
+    plots.plot_confusion(tmp_path / "a.png", np.eye(2, dtype=int), [label, "fear"])
+    assert Image.open(tmp_path / "a.png").width == 1800
+
+
+def test_card_does_without_a_plot_that_cannot_be_drawn(results, example, tmp_path, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr(card, "plot_confusion", broken)
+    text = write_card(results, tmp_path, example).read_text()
+    assert "plots/confusion.png cannot be drawn (no such font)" in caplog.text
+    assert "## Confusion" not in text and "plots/highlights.png" in text
 
 
 def test_plots_of_an_earlier_card_go(results, unscored, example, tmp_path):

@@ -392,7 +392,7 @@ def test_clip_that_is_gone_when_the_card_is_made_does_not_end_the_run(train, tmp
         patch.setattr(train_sere, "describe", then_gone)
         assert train(target=target)["num_target_clips"] == 24
     card = " ".join((tmp_path / "run" / "README.md").read_text().split())
-    assert "There is no picture, as the example could not be read any more" in card
+    assert "There is no picture, as the example could not be read or drawn" in card
 
 
 def test_too_many_unusable_clips_stop_the_run(refuse, damaged):

@@ -3,9 +3,11 @@
 import importlib.util
 import json
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 from huggingface_hub.constants import HF_HOME
 from transformers import HfArgumentParser
@@ -15,6 +17,25 @@ from modeling_sere.training.errors import RunError
 MAX_SEED = 2**32  # of NumPy
 DEFAULT_CACHE = Path(HF_HOME) / "sere"
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+
+
+PATHS = ("source", "target", "model", "encoder", "label_map", "output_dir", "cache_dir")
+
+
+def as_on_disk(address: str) -> str:
+    """Return a path as it is spelled on the disk, where another Unicode form of it is there; else the same."""
+    path = Path(address).expanduser()
+    try:
+        if os.path.lexists(path):
+            return address
+        found = Path(path.anchor)
+        for part in path.parts[bool(path.anchor) :]:
+            if not os.path.lexists(found / part):
+                (part,) = (name for name in os.listdir(found) if normalize("NFC", name) == normalize("NFC", part))
+            found = found / part
+    except (OSError, ValueError):  # not there, or more than one
+        return address
+    return str(found)
 
 
 def _option(default, text: str, **metadata):
@@ -89,6 +110,7 @@ class SereArguments:
     report_to: str | None = _option(None, "Trackers, comma separated, or none (default: tensorboard if installed).")
 
     def __post_init__(self):
+        self._check_texts()
         for name, low in (("shots", 1), ("draws", 1), ("batch_size", 1), ("refine_steps", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} must be at least {low}, not {getattr(self, name)}.")
@@ -110,6 +132,17 @@ class SereArguments:
             raise ValueError(f"--max_skipped must be a share from 0 to 1, not {self.max_skipped}.")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"--learning_rate must be positive, not {self.learning_rate}.")
+
+    def _check_texts(self):
+        """Refuse what cannot be written down, and find what lies on the disk under another spelling."""
+        for name, value in vars(self).items():
+            if isinstance(value, str) and not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError as error:
+                    raise ValueError(f"--{name} {ascii(value)} is not in UTF-8: rename the file or folder.") from error
+                if name in PATHS:
+                    setattr(self, name, as_on_disk(value))
 
     def _check_start(self):
         if self.model is None:
@@ -153,7 +186,7 @@ def parse_arguments(flags: list[str]) -> SereArguments:
         RunError: a flag or the file that cannot be understood.
     """
     if flags and flags[0].endswith(".json"):
-        flags = _json_flags(Path(flags[0])) + flags[1:]
+        flags = _json_flags(Path(as_on_disk(flags[0]))) + flags[1:]
     parser = _Parser(SereArguments, allow_abbrev=False)
     try:
         arguments, unknown = parser.parse_args_into_dataclasses(
@@ -172,7 +205,7 @@ def _json_flags(path: Path) -> list[str]:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not JSON in UTF-8: {error}.") from error
     if not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values()):
         raise RunError(f'{path} must be one JSON object of texts, numbers, true and false, like {{"shots": 5}}.')
