@@ -68,6 +68,7 @@ class SereConfig(PreTrainedConfig):
     """
 
     model_type = "sere-resonance"  # a name that no upstream architecture will take
+    sub_configs = {"encoder_config": AutoConfig}  # attn_implementation and dtype reach the encoder by this
     keys_to_ignore_at_inference = [  # what transformers' Trainer does not gather: its predictions are the logits
         "hidden_states",
         "attentions",

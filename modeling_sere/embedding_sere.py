@@ -61,12 +61,13 @@ class SereEmbedding(nn.Module):
         groups, size = config.num_voice_groups, sum(block_sizes)
         self.block_sizes = list(block_sizes)
         self.block_weights = [1.0] + [config.encoder_weight] * (len(block_sizes) - 1)
-        self.log_gain = nn.Parameter(torch.zeros(size))
-        self.register_buffer("statistics", torch.zeros(groups, 2, size))
+        kind = torch.float32  # whatever the precision of the rest
+        self.log_gain = nn.Parameter(torch.zeros(size, dtype=kind))
+        self.register_buffer("statistics", torch.zeros(groups, 2, size, dtype=kind))
         self.register_buffer("cue_map", cues)  # (F, 5): signed means
-        self.register_buffer("cue_std", torch.ones(cues.shape[1]))
-        self.register_buffer("voice_weight", torch.zeros(len(cues), groups))
-        self.register_buffer("voice_bias", torch.zeros(groups))
+        self.register_buffer("cue_std", torch.ones(cues.shape[1], dtype=kind))
+        self.register_buffer("voice_weight", torch.zeros(len(cues), groups, dtype=kind))
+        self.register_buffer("voice_bias", torch.zeros(groups, dtype=kind))
 
     @property
     def scale(self) -> torch.Tensor:

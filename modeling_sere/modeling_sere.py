@@ -44,7 +44,7 @@ class SereModelOutput(ModelOutput):
     features: (B, D) pooled features before normalisation.
     embeddings: (B, D) normalised, unit length: their dot product is the resonance of two clips.
     cues: (B, 5) standardised cues of the prior.
-    frame_mask: (B, T) bool, True on real frames.
+    frame_mask: (B, T) 1 on real frames, 0 at padding.
     hidden_states: with `output_hidden_states` only: (B, T, H) of the encoder before its first layer and after each of
         the layers that it is built with; the frame descriptors alone without an encoder.
     attentions: with `output_attentions` only: (B, heads, T, T) in each of these layers; None without an encoder.
@@ -86,7 +86,7 @@ class SerePreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     # statistics and the organised map keep their digits when the encoder is loaded in half precision
     # (regular expressions: a plain "embedding" would also match inside encoders)
-    _keep_in_fp32_modules_strict = [r"\bembedding\.", "highlight_weight", "classifier", "source_(embeddings|cues)"]
+    _keep_in_fp32_modules_strict = [r"\bembedding\b", "highlight_weight"]
     _origin = ("", False)  # the folder, or the name on the Hub, that the weights came from, and whether it is the Hub
     accepts_loss_kwargs = False  # the loss is a mean: Trainer must divide it by the gradient accumulation steps itself
 
@@ -101,9 +101,10 @@ class SerePreTrainedModel(PreTrainedModel):
             init.ones_(module.cue_std)
             init.copy_(module.cue_map, cue_map())
         elif isinstance(module, SereForAudioClassification):
-            init.zeros_(module.source_embeddings)
-            init.zeros_(module.source_cues)
-            init.constant_(module.source_labels, UNLABELLED)
+            if module.source_labels is not None:
+                init.zeros_(module.source_embeddings)
+                init.zeros_(module.source_cues)
+                init.constant_(module.source_labels, UNLABELLED)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
@@ -174,6 +175,14 @@ class SerePreTrainedModel(PreTrainedModel):
         kwargs["max_shard_size"] = sys.maxsize
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None, **kwargs):
+        """As in transformers, where WavLM's layers in re-entrant checkpoints call each other for ever."""
+        encoder = getattr(self, self.base_model_prefix, self).encoder
+        reentrant = getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant")
+        if enable and reentrant and encoder is not None and encoder.model_type == "wavlm":
+            raise ValueError("WavLM's position bias needs gradient_checkpointing_kwargs={'use_reentrant': False}.")
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+
     def _gives_dict(self, return_dict: bool | None) -> bool:
         return self.config.return_dict if return_dict is None else return_dict
 
@@ -211,7 +220,7 @@ def called(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 def cue_map() -> torch.Tensor:
     """(F, 5): column k holds the signs of cue k's functionals over their number."""
     names = FUNCTIONAL_NAMES
-    table = torch.zeros(len(names), NUM_CUES)
+    table = torch.zeros(len(names), NUM_CUES, dtype=torch.float32)
     for column, signs in enumerate(CUES.values()):
         for name, sign in signs.items():
             table[names.index(name), column] = sign / len(signs)
@@ -235,8 +244,9 @@ class SereModel(SerePreTrainedModel):
         sizes = [len(FUNCTIONAL_NAMES) + width]
         if self.encoder is not None:
             sizes += [self.encoder.hidden_size] * len(config.encoder_layers)
-        self.highlight_weight = nn.Parameter(torch.zeros(width))
+        self.highlight_weight = nn.Parameter(torch.zeros(width, dtype=torch.float32))
         self.embedding = SereEmbedding(config, sizes, cue_map())
+        self.gradient_checkpointing = False  # transformers looks for it; the encoder's layers have their own
         # device maps and FSDP cut between these
         self._no_split_modules = [] if self.encoder is None else self.encoder.layer_types
         self.post_init()
@@ -330,7 +340,8 @@ class SereModel(SerePreTrainedModel):
             input_values: (B, N) waveform at 16 kHz in [-1, 1]. attention_mask: (B, N), 0 at padding.
             statistics: (2, D) or (B, 2, D) from `speaker_statistics`; default: the checkpoint's target domain.
             frames: both streams from `SereModel.frames`, in place of the waveform, where they were kept.
-            output_hidden_states, output_attentions, return_dict: as in transformers; default: the configuration's.
+            output_hidden_states, output_attentions, return_dict: as in transformers; default: the configuration's. An
+                index or a list of indices gives these hidden states, and None in place of the others.
 
         Raises:
             ValueError: neither or both of input_values and frames, input_values is not (B, N), statistics have another
@@ -341,7 +352,8 @@ class SereModel(SerePreTrainedModel):
         if frames is None:
             more = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
             attentions = self.config.output_attentions if output_attentions is None else output_attentions
-            frames = self.frames(input_values, attention_mask, more, attentions)  # type: ignore[arg-type]  # seen above
+            frames = self.frames(input_values, attention_mask, more is not None and more is not False, attentions)
+            frames = frames._replace(hidden_states=_selected(frames.hidden_states, more))
         highlights, features = self.pool(frames)
         embeddings, cues = self.embedding(features, statistics)
         output = SereModelOutput(
@@ -350,11 +362,19 @@ class SereModel(SerePreTrainedModel):
             features=features,
             embeddings=embeddings,
             cues=cues,
-            frame_mask=frames.mask,
+            frame_mask=frames.mask.long(),
             hidden_states=frames.hidden_states,
             attentions=frames.attentions,
         )
         return output if self._gives_dict(return_dict) else output.to_tuple()
+
+
+def _selected(hidden_states: tuple | None, wanted: bool | int | list[int] | None) -> tuple | None:
+    if hidden_states is None or isinstance(wanted, bool):
+        return hidden_states
+    count = len(hidden_states)
+    kept = {index % count for index in ([wanted] if isinstance(wanted, int) else wanted) if -count <= index < count}
+    return tuple(states if index in kept else None for index, states in enumerate(hidden_states))
 
 
 class SereForAudioClassification(SerePreTrainedModel):
@@ -362,20 +382,26 @@ class SereForAudioClassification(SerePreTrainedModel):
 
     Organising leaves a linear map of embedding and cues (`LinearMap`), kept here as ordinary parameters, so that one
     clip needs no other data and any training loop can go on from there. The labelled sources travel as buffers:
-    `source_embeddings` (M, D), `source_cues` (M, 5), `source_labels` (M,).
+    `source_embeddings` (M, D), `source_cues` (M, 5), `source_labels` (M,); all are None in a model that carries none.
     """
+
+    _keep_in_fp32_modules_strict = ["classifier", "cue_classifier"]
+    _keys_to_ignore_on_load_unexpected = [r"^source_"]  # written empty once where a model carried none
 
     def __init__(self, config: SereConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.sere = SereModel(config)
         size = sum(self.sere.embedding.block_sizes)
-        self.classifier = nn.Linear(size, config.num_labels)
-        self.cue_classifier = nn.Linear(NUM_CUES, config.num_labels, bias=False)
+        self.classifier = nn.Linear(size, config.num_labels, dtype=torch.float32)
+        self.cue_classifier = nn.Linear(NUM_CUES, config.num_labels, bias=False, dtype=torch.float32)
         self.tric = TripleResonanceInteractionChain(config)
-        self.register_buffer("source_embeddings", torch.zeros(config.num_sources, size))
-        self.register_buffer("source_cues", torch.zeros(config.num_sources, NUM_CUES))
-        self.register_buffer("source_labels", torch.full((config.num_sources,), UNLABELLED))
+        count, kind = config.num_sources, torch.float32
+        if count:
+            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, "source_(embeddings|cues)"]
+        self.register_buffer("source_embeddings", torch.zeros(count, size, dtype=kind) if count else None)
+        self.register_buffer("source_cues", torch.zeros(count, NUM_CUES, dtype=kind) if count else None)
+        self.register_buffer("source_labels", torch.full((count,), UNLABELLED) if count else None)
         self.post_init()
 
     def freeze_base_model(self):

@@ -23,6 +23,8 @@ class Sources:
         self.labels, self.skipped = labels, []
         known = checkpoint.config.labels
         index = {known.index(label): k for k, label in enumerate(labels)}
+        if checkpoint.source_labels is None:
+            raise RunError("--model carries no labelled clips: name a labelled corpus as --source.")
         classes = torch.tensor([index.get(k, UNLABELLED) for k in checkpoint.source_labels.tolist()], dtype=torch.long)
         kept = classes != UNLABELLED
         self.references = classes[kept]
