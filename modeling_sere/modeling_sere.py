@@ -352,7 +352,8 @@ class SereModel(SerePreTrainedModel):
         if frames is None:
             more = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
             attentions = self.config.output_attentions if output_attentions is None else output_attentions
-            frames = self.frames(input_values, attention_mask, more is not None and more is not False, attentions)
+            wanted = more is not None and more is not False
+            frames = self.frames(input_values, attention_mask, wanted, attentions)  # type: ignore[arg-type]  # seen above
             frames = frames._replace(hidden_states=_selected(frames.hidden_states, more))
         highlights, features = self.pool(frames)
         embeddings, cues = self.embedding(features, statistics)
@@ -370,7 +371,7 @@ class SereModel(SerePreTrainedModel):
 
 
 def _selected(hidden_states: tuple | None, wanted: bool | int | list[int] | None) -> tuple | None:
-    if hidden_states is None or isinstance(wanted, bool):
+    if hidden_states is None or wanted is None or isinstance(wanted, bool):
         return hidden_states
     count = len(hidden_states)
     kept = {index % count for index in ([wanted] if isinstance(wanted, int) else wanted) if -count <= index < count}

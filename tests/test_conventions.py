@@ -87,15 +87,16 @@ def test_what_must_be_precise_is_built_so(stream, make_config, clips, pad):
     assert torch.isfinite(model(*pad(clips)).logits).all()
 
 
-def test_torch_save_without_sources(make_model, clips, pad, tmp_path):
+@pytest.mark.parametrize("encoder", ["none", "wavlm"])
+def test_torch_save_without_sources(encoder, make_model, clips, pad, tmp_path):
     """No tensor is empty: tools that reduce over each, as transformers' own tests do, would fail on one."""
-    model = make_model("whisper")  # weight norms of other kinds are no objects to save
+    model = make_model(encoder)
     assert model.source_embeddings is None and all(tensor.numel() for tensor in model.state_dict().values())
-    torch.save(model, tmp_path / "whole.pt")
-    again = torch.load(tmp_path / "whole.pt", weights_only=False)
     torch.save(model.state_dict(), tmp_path / "state.pt")
     model.load_state_dict(torch.load(tmp_path / "state.pt"))
-    with torch.no_grad():
+    if encoder == "none":  # weight norms and the hooks by which transformers records outputs are no objects to pickle
+        torch.save(model, tmp_path / "whole.pt")
+        again = torch.load(tmp_path / "whole.pt", weights_only=False)
         assert torch.equal(again(*pad(clips)).logits, model(*pad(clips)).logits)
 
 
