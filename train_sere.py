@@ -53,7 +53,7 @@ from modeling_sere.training.organising.adaptation import Adaptation
 from modeling_sere.training.organising.calibration import calibrate
 from modeling_sere.training.organising.carried_sources import Sources
 from modeling_sere.training.refining.refinement import refine
-from modeling_sere.training.refining.tracking import recorded, trackers
+from modeling_sere.training.refining.tracking import tracked_arguments, trackers
 from modeling_sere.training.reporting.description import describe, origins
 from modeling_sere.training.reporting.evaluation import Evaluation, scores_of_run, spread
 from modeling_sere.training.reporting.hub import Destination
@@ -233,7 +233,7 @@ def run(
         folder.open(identity.of_data(start, source, target))
     if refining:
         accelerator.wait_for_everyone()
-        accelerator.init_trackers("sere", config=recorded(arguments))
+        accelerator.init_trackers("sere", config=tracked_arguments(arguments))
         with stage("refine"):
             model = refine(
                 arguments, accelerator, adaptation, shots, folder.checkpoint,

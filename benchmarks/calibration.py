@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.command import CorpusParser, report, run_in_processes
 from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
@@ -58,7 +58,7 @@ def held_out_temperature(adaptation, shots: torch.Tensor) -> float:
 def run(arguments) -> list[dict]:
     """Measure all rows."""
     tasks = itertools.product(pairs(encode(arguments)), (True, False))
-    return spread_out(run_task, [(arguments, *pair, ids) for pair, ids in tasks])
+    return run_in_processes(run_task, [(arguments, *pair, ids) for pair, ids in tasks])
 
 
 def run_task(task: tuple) -> list[dict]:

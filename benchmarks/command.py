@@ -57,7 +57,7 @@ def _seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"must look like 0-9, not {text}") from None
 
 
-def spread_out(function: Callable, tasks: list, desc: str = "Tasks") -> list[dict]:
+def run_in_processes(function: Callable, tasks: list, desc: str = "Tasks") -> list[dict]:
     """Return rows that `function` gives for each task, in order. One process per core, one thread each.
 
     The matrices are small: as many processes as cores are quicker than as many threads.

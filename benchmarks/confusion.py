@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.command import CorpusParser, report, run_in_processes
 from benchmarks.experiment import Experiment, encode, pairs
 from model_card.plots import plot_confusion
 from modeling_sere.training.reporting.evaluation import Evaluation
@@ -25,7 +25,7 @@ def parse() -> argparse.Namespace:
 
 def run(arguments) -> list[dict]:
     """Measure one row per pair and draw."""
-    return spread_out(run_task, [(arguments, *pair) for pair in pairs(encode(arguments))])
+    return run_in_processes(run_task, [(arguments, *pair) for pair in pairs(encode(arguments))])
 
 
 def run_task(task: tuple) -> list[dict]:

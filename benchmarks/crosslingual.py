@@ -18,7 +18,7 @@ import sys
 import numpy as np
 
 from benchmarks.baselines import BASELINES, PRIOR
-from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.command import CorpusParser, report, run_in_processes
 from benchmarks.experiment import ABLATIONS, ENROLLED, FINE_TUNED, Experiment, encode, pairs
 
 GROUPS = {
@@ -76,7 +76,7 @@ def run(arguments) -> list[dict]:
     settings = ["transductive", "inductive"] if arguments.setting == "both" else [arguments.setting]
     corpora = encode(arguments, arguments.methods)
     # pairs innermost: what one task leaves in the cache for another is there long before that is its turn
-    return spread_out(
+    return run_in_processes(
         run_task, [(arguments, *pair, *rest) for *rest, pair in itertools.product(ids, settings, pairs(corpora))]
     )
 

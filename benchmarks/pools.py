@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.command import CorpusParser, report, run_in_processes
 from benchmarks.experiment import Experiment, encode, pairs
 from benchmarks.plots import panels
 from modeling_sere.resonance_sere import UNLABELLED
@@ -65,7 +65,7 @@ STUDIES = {"size": (sized, SIZES), "skew": (skewed, CONCENTRATIONS), "foreign": 
 def run(arguments) -> list[dict]:
     """Measure all rows."""
     ids = arguments.speaker_ids == "with"
-    return spread_out(run_task, [(arguments, *pair, ids) for pair in pairs(encode(arguments))])
+    return run_in_processes(run_task, [(arguments, *pair, ids) for pair in pairs(encode(arguments))])
 
 
 def run_task(task: tuple) -> list[dict]:

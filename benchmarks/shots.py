@@ -12,7 +12,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.command import CorpusParser, report, run_in_processes
 from benchmarks.crosslingual import impossible, run_task
 from benchmarks.experiment import encode, pairs
 from benchmarks.plots import panels
@@ -43,7 +43,7 @@ def run(arguments) -> list[dict]:
     """Measure all rows."""
     corpora = encode(arguments)
     tasks = itertools.product((True, False), pairs(corpora), arguments.shots)
-    return spread_out(
+    return run_in_processes(
         run_task, [(with_count(arguments, count), *pair, ids, "transductive") for ids, pair, count in tasks]
     )
 

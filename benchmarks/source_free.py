@@ -12,7 +12,7 @@ import argparse
 
 import torch
 
-from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.command import CorpusParser, report, run_in_processes
 from benchmarks.crosslingual import summary
 from benchmarks.experiment import Experiment, QuickEvaluation, encode, pairs
 from modeling_sere.training.organising.adaptation import Adaptation
@@ -25,7 +25,7 @@ def measure(arguments: argparse.Namespace) -> list[dict]:
     """Measure all rows."""
     corpora = encode(arguments)
     tasks = [(arguments, *pair, speaker_ids) for speaker_ids in (True, False) for pair in pairs(corpora)]
-    return spread_out(run_task, tasks)
+    return run_in_processes(run_task, tasks)
 
 
 def run_task(task: tuple) -> list[dict]:

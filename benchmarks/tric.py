@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from benchmarks.baselines import normalised
-from benchmarks.command import CorpusParser, report, spread_out
+from benchmarks.command import CorpusParser, report, run_in_processes
 from benchmarks.experiment import Encoded, Experiment, QuickEvaluation, encode, pairs
 from modeling_sere.resonance_sere import UNLABELLED, TripleResonanceInteractionChain
 from modeling_sere.training.arguments import SereArguments
@@ -51,7 +51,7 @@ def run(arguments) -> list[dict]:
     """Measure all rows."""
     corpora = encode(arguments)
     pooled = [idea for idea in arguments.ideas if idea not in ON_FRAMES]
-    rows = spread_out(run_task, [(arguments, *pair, pooled) for pair in pairs(corpora)])
+    rows = run_in_processes(run_task, [(arguments, *pair, pooled) for pair in pairs(corpora)])
     if len(pooled) < len(arguments.ideas):
         rows += refined(arguments, corpora)
     return rows

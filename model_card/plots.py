@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from modeling_sere.audio_sere import SAMPLING_RATE
-from modeling_sere.timeline_sere import FRAME_SAMPLES
+from modeling_sere.configuration_sere import FRAME_SAMPLES
 
 WIDTH = 9.0  # inches
 DPI = 200

@@ -30,10 +30,9 @@ import numpy as np
 import torch
 
 from .decoding_sere import BLOCK_VALUES, AudioError, file_blocks, require
-from .dynamics_sere import LONG, SILENCE_RMS
+from .dynamics_sere import LONG, SAMPLING_RATE, SILENCE_RMS
 from .fetching_sere import is_url, shown_url
 
-SAMPLING_RATE = 16_000
 MIN_SECONDS = 0.1  # two frames of pitch: anything shorter carries no emotion worth a label
 MAX_SECONDS = 600.0  # of a recording read whole: no one label holds for 10 minutes, and a small file can hold days
 MAX_PEAK = 16.0  # 24 dB above full scale
@@ -202,7 +201,7 @@ class MonoConverter:
 
 def _resampled(source: Any, name: str) -> Iterator[np.ndarray]:
     converter = MonoConverter(name)
-    for block, rate in _decoded(source, name):  # (n, channels)
+    for block, rate in _decode(source, name):  # (n, channels)
         yield converter.convert(block, rate)
     yield converter.finish()
 
@@ -219,7 +218,7 @@ def _checked(block: np.ndarray, name: str) -> np.ndarray:
     return block
 
 
-def _decoded(source: Any, name: str) -> Iterator[tuple[np.ndarray, float]]:
+def _decode(source: Any, name: str) -> Iterator[tuple[np.ndarray, float]]:
     """Yield float blocks (n, channels), n > 0, and their sampling rate."""
     rate: float = SAMPLING_RATE
     if hasattr(source, "get_all_samples"):

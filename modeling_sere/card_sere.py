@@ -78,7 +78,7 @@ def put_card(
     base_model = origin if on_hub and is_hub_id(origin) else None
     kept = _kept(before) if origin and not on_hub and _unchanged(before, folder) else {}
     if CARD in kept:
-        kept[CARD] = named(kept[CARD].decode("utf-8"), repo_id).encode("utf-8")
+        kept[CARD] = put_name(kept[CARD].decode("utf-8"), repo_id).encode("utf-8")
     else:
         kept = {CARD: _new_card(repo_id, base_model, labels, source_corpus).encode("utf-8")}
     for name, content in kept.items():
@@ -117,7 +117,7 @@ def _unchanged(before: Path, folder: Path) -> bool:
     return two and filecmp.cmp(*both, shallow=False)
 
 
-def named(card: str, repo_id: str) -> str:
+def put_name(card: str, repo_id: str) -> str:
     """Return the card of a run whose examples load it by its name on the Hub."""
     return card.replace(UNNAMED, repo_id)
 

@@ -18,7 +18,7 @@ EMOTION_PROFILE = {
     "neutral": [-0.8, -0.7, -0.4, -0.4, 0.2],
 }
 NUM_CUES = 5
-HOP = 320  # samples per frame of every stream: 20 ms at 16 kHz
+FRAME_SAMPLES = 320  # samples per frame of every stream: 20 ms at 16 kHz
 MAX_LABELS = 1000
 LEAST_POSITIVE = 1e-6  # of a divisor: quotients stay finite in single precision
 MAX_SOURCES = 1_000_000
@@ -217,9 +217,11 @@ class SereConfig(PreTrainedConfig):
             if self.encoder_layers:
                 raise ValueError("encoder_layers is given but encoder_config is None: drop one of the two.")
             return
-        stride = math.prod(getattr(self.encoder_config, "conv_stride", [HOP]))
-        if stride != HOP:
-            raise ValueError(f"encoder_config must give a state every {HOP} samples (conv_stride), not every {stride}.")
+        stride = math.prod(getattr(self.encoder_config, "conv_stride", [FRAME_SAMPLES]))
+        if stride != FRAME_SAMPLES:
+            raise ValueError(
+                f"encoder_config must give a state every {FRAME_SAMPLES} samples (conv_stride), not every {stride}."
+            )
         depth = self.encoder_config.num_hidden_layers
         convolutions = len(getattr(self.encoder_config, "conv_stride", []))
         if type(depth) is not int or not 1 <= depth <= MAX_DEPTH or convolutions > MAX_DEPTH:

@@ -22,14 +22,14 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_sere import HOP
+from .configuration_sere import FRAME_SAMPLES
 
 WINDOW_FRAMES = 1500  # 30 s: what Whisper's position table holds, and a bound on attention memory for the others
 
 
 def frame_lengths(attention_mask: torch.Tensor) -> torch.Tensor:
     """Return the frames of each clip, (B,), from its sample mask (B, N): one per 20 ms, at least one."""
-    return (attention_mask.long().sum(1) // HOP).clamp_min(1)
+    return (attention_mask.long().sum(1) // FRAME_SAMPLES).clamp_min(1)
 
 
 def frame_mask(lengths: torch.Tensor, size: int) -> torch.Tensor:
@@ -314,11 +314,11 @@ class SereEncoder(nn.Module):
         Raises:
             ValueError: attention weights of a longer clip are asked for.
         """
-        if waveform.shape[1] < HOP:
-            waveform = F.pad(waveform, (0, HOP - waveform.shape[1]))
-        size = waveform.shape[1] // HOP
-        waveform = waveform[:, : size * HOP]
-        waveform = waveform * frame_mask(lengths * HOP, waveform.shape[1])
+        if waveform.shape[1] < FRAME_SAMPLES:
+            waveform = F.pad(waveform, (0, FRAME_SAMPLES - waveform.shape[1]))
+        size = waveform.shape[1] // FRAME_SAMPLES
+        waveform = waveform[:, : size * FRAME_SAMPLES]
+        waveform = waveform * frame_mask(lengths * FRAME_SAMPLES, waveform.shape[1])
         if self.normalize and self.model_type not in ("whisper", "wav2vec2-bert"):
             waveform = self._normalize(waveform, lengths)
         if size <= WINDOW_FRAMES:
@@ -330,8 +330,8 @@ class SereEncoder(nn.Module):
         return output if output_hidden_states else output._replace(hidden_states=None)
 
     def _normalize(self, waveform, lengths):
-        mask = frame_mask(lengths * HOP, waveform.shape[1])
-        count = (lengths * HOP)[:, None]
+        mask = frame_mask(lengths * FRAME_SAMPLES, waveform.shape[1])
+        count = (lengths * FRAME_SAMPLES)[:, None]
         centred = (waveform - waveform.sum(1, keepdim=True) / count) * mask
         return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-7)
 
@@ -341,14 +341,16 @@ class SereEncoder(nn.Module):
         for start in range(0, size, WINDOW_FRAMES):
             width = min(WINDOW_FRAMES, size - start)
             left = lengths - start  # below 1 for clips that have ended: one frame stands for them, and is dropped
-            output = self._encode(waveform[:, start * HOP : (start + width) * HOP], left.clamp(1, width))
+            output = self._encode(
+                waveform[:, start * FRAME_SAMPLES : (start + width) * FRAME_SAMPLES], left.clamp(1, width)
+            )
             states = output.hidden_states if output_hidden_states else output.states
             parts.append([state * (left > 0)[:, None, None] for state in states])
         joined = tuple(torch.cat(layer, 1) for layer in zip(*parts, strict=True))
         return self._chosen(joined, frame_mask(lengths, size)) if output_hidden_states else SereEncoderOutput(joined)
 
     def _encode(self, waveform, lengths, output_attentions=False):
-        mask = frame_mask(lengths, waveform.shape[1] // HOP)
+        mask = frame_mask(lengths, waveform.shape[1] // FRAME_SAMPLES)
         inputs_of = {"whisper": self._whisper, "wav2vec2-bert": self._wav2vec2_bert}
         inputs, attention_mask = inputs_of.get(self.model_type, self._wav2vec2)(waveform, lengths, mask)
         output = self.model(
@@ -365,7 +367,7 @@ class SereEncoder(nn.Module):
 
     def _wav2vec2(self, waveform, lengths, mask):
         waveform = F.pad(waveform, (0, 80))  # the first convolutions span 400 samples: gives T frames for T * 320
-        samples = frame_mask(lengths * HOP + 80, waveform.shape[1]).long()
+        samples = frame_mask(lengths * FRAME_SAMPLES + 80, waveform.shape[1]).long()
         if isinstance(self.model.feature_extractor, MaskedConvolutions):
             waveform = torch.stack([waveform, samples.to(waveform.dtype)], dim=1)
         return waveform, samples

@@ -15,7 +15,7 @@ from .decoding_sere import MAX_BYTES, AudioError
 
 TIMEOUT = 60.0  # seconds for all of one URL: names, connections, redirects and the last byte
 MAX_REDIRECTS = 5
-CHUNK = 2**16
+READ_BYTES = 2**16
 
 # a scheme of one letter would be a drive of Windows; `pathlib` makes one slash of two
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/|(data):", re.IGNORECASE)
@@ -123,7 +123,7 @@ class _Download:
     def _read(self, response: http.client.HTTPResponse):
         if response.length is not None and response.length > self.max_bytes:
             raise _Refused(f"it has {response.length} bytes, more than the limit of {self.max_bytes} (max_bytes)")
-        while chunk := response.read1(CHUNK):
+        while chunk := response.read1(READ_BYTES):
             self.body.write(chunk)
             if self.body.tell() > self.max_bytes:
                 raise _Refused(f"it has more bytes than the limit of {self.max_bytes} (max_bytes)")

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from .audio_sere import SAMPLING_RATE
+from .configuration_sere import FRAME_SAMPLES
 
-FRAME_SAMPLES = 320  # of the model's highlights: 50 frames per second
 SILENCE = "silence"  # the label of a recording in which nothing is to be heard
 
 

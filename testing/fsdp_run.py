@@ -33,7 +33,7 @@ def make(**options) -> Accelerator:
     return accelerator
 
 
-def gathered(sharded):
+def gather(sharded):
     """Tell how the weights lie before they are brought together."""
     spread = [name for name, weight in sharded.named_parameters() if type(weight).__name__ == "DTensor"]
     layers = {type(module).__name__ for module in sharded.modules() if hasattr(module, "unshard")}
@@ -41,7 +41,7 @@ def gathered(sharded):
     return bring_together(sharded)
 
 
-bring_together, refinement.gathered = refinement.gathered, gathered
+bring_together, refinement.gather = refinement.gather, gather
 train_sere.Accelerator = make
 if __name__ == "__main__":
     train_sere.main()

@@ -29,7 +29,7 @@ def measure(place, tmp_path, monkeypatch, capsys):
     def measure(benchmark, *flags):
         common = "--corpora", place / "one", place / "two", "--cache_dir", place / "cache", "--json", tmp_path / "rows"
         monkeypatch.setattr("sys.argv", [benchmark.__name__, *map(str, common), *map(str, flags)])
-        monkeypatch.setattr(benchmark, "spread_out", in_this_process)
+        monkeypatch.setattr(benchmark, "run_in_processes", in_this_process)
         benchmark.main()
         return json.loads((tmp_path / "rows").read_text())["rows"], capsys.readouterr().out
 

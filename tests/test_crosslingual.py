@@ -4,7 +4,7 @@ import pytest
 
 import train_sere
 from benchmarks import crosslingual
-from benchmarks.command import spread_out
+from benchmarks.command import run_in_processes
 from testing.corpora import write_corpus
 
 
@@ -16,7 +16,7 @@ def run(main, *flags):
     """Run a command in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["command", *map(str, flags)])
-        patch.setattr(crosslingual, "spread_out", in_this_process)
+        patch.setattr(crosslingual, "run_in_processes", in_this_process)
         main()
 
 
@@ -36,7 +36,7 @@ def place(tmp_path_factory):
 
 def test_tasks_are_spread_over_processes():
     """Rows of a task that fresh processes do, in the order of the tasks."""
-    assert spread_out(json.loads, ['[{"row": 1}]', '[{"row": 2}, {"row": 3}]']) == [{"row": k} for k in (1, 2, 3)]
+    assert run_in_processes(json.loads, ['[{"row": 1}]', '[{"row": 2}, {"row": 3}]']) == [{"row": k} for k in (1, 2, 3)]
 
 
 def test_rows_are_complete(place):

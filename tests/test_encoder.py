@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModel, SeamlessM4TFeatureExtractor, Whi
 
 from modeling_sere import SereConfig, encoder_sere
 from modeling_sere.encoder_sere import (
-    HOP,
+    FRAME_SAMPLES,
     MaskedGroupNorm,
     SereEncoder,
     frame_lengths,
@@ -64,16 +64,17 @@ def test_clips_beyond_the_window(encoder_name, encoder_config, clips, pad, monke
     """Windows are counted from each clip's own start; 60 = 3 windows of 20, 65 leaves 5 frames, 21 leaves one."""
     monkeypatch.setattr(encoder_sere, "WINDOW_FRAMES", 20)
     lengths = (65, 60, 21, 20, 7)
-    voices = [clips[3][: n * HOP] for n in lengths]
+    voices = [clips[3][: n * FRAME_SAMPLES] for n in lengths]
     assert_same_alone(build(encoder_config, encoder_name), voices, pad, extra=999)
 
 
 def test_windows_are_encoded_on_their_own(encoder_name, encoder_config, clips, monkeypatch):
     encoder = build(encoder_config, encoder_name, encoder_normalize=False)
-    clip = clips[3][None, : 50 * HOP]
+    clip = clips[3][None, : 50 * FRAME_SAMPLES]
     with torch.no_grad():
         parts = [
-            encoder(clip[:, a * HOP : b * HOP], torch.tensor([b - a]))[0] for a, b in ((0, 20), (20, 40), (40, 50))
+            encoder(clip[:, a * FRAME_SAMPLES : b * FRAME_SAMPLES], torch.tensor([b - a]))[0]
+            for a, b in ((0, 20), (20, 40), (40, 50))
         ]
         monkeypatch.setattr(encoder_sere, "WINDOW_FRAMES", 20)
         whole = encoder(clip, torch.tensor([50])).states
@@ -83,7 +84,7 @@ def test_windows_are_encoded_on_their_own(encoder_name, encoder_config, clips, m
 
 @pytest.mark.parametrize("samples", [1, 100, 319, 320, 639])
 def test_very_short_clips(samples, encoder_name, encoder_config, voice):
-    lengths = torch.tensor([max(1, samples // HOP)])
+    lengths = torch.tensor([max(1, samples // FRAME_SAMPLES)])
     states = build(encoder_config, encoder_name)(voice(0.1)[None, :samples], lengths).states
     assert all(state.shape == (1, 1, 32) and torch.isfinite(state).all() for state in states)
 
@@ -158,12 +159,14 @@ def test_whisper_equals_the_stock_encoder(encoder_config, clips, tmp_path):
 def test_whisper_features_equal_the_feature_extractors(mels, clips, pad):
     values, mask = pad(clips)
     lengths = frame_lengths(mask)
-    values = torch.nn.functional.pad(values, (0, 65 * HOP - values.shape[1]))[:, : 65 * HOP]
-    values = values * (torch.arange(65 * HOP) < lengths[:, None] * HOP)
+    values = torch.nn.functional.pad(values, (0, 65 * FRAME_SAMPLES - values.shape[1]))[:, : 65 * FRAME_SAMPLES]
+    values = values * (torch.arange(65 * FRAME_SAMPLES) < lengths[:, None] * FRAME_SAMPLES)
     ours = whisper_features(values, lengths, mels)
     extractor = WhisperFeatureExtractor(feature_size=mels)
     for row, length in enumerate(lengths.tolist()):
-        theirs = extractor(values[row, : length * HOP].numpy(), sampling_rate=16000, return_tensors="pt").input_features
+        theirs = extractor(
+            values[row, : length * FRAME_SAMPLES].numpy(), sampling_rate=16000, return_tensors="pt"
+        ).input_features
         torch.testing.assert_close(ours[row, :, : 2 * length], theirs[0, :, : 2 * length], atol=1e-3, rtol=0)
         assert torch.all(ours[row, :, 2 * length :] == 0)
 
@@ -171,11 +174,11 @@ def test_whisper_features_equal_the_feature_extractors(mels, clips, pad):
 def test_kaldi_features_equal_the_feature_extractors(clips, pad):
     """Followed by the 240 zeros that complete the last frame, a clip has the same frames there as here."""
     lengths = torch.tensor([30, 50, 21])
-    values, _ = pad([clip[: n * HOP] for clip, n in zip(clips, lengths.tolist(), strict=False)])
+    values, _ = pad([clip[: n * FRAME_SAMPLES] for clip, n in zip(clips, lengths.tolist(), strict=False)])
     ours = kaldi_features(values, lengths, 80)
     extractor = SeamlessM4TFeatureExtractor()
     for row, length in enumerate(lengths.tolist()):
-        clip = np.pad(values[row, : length * HOP].numpy(), (0, 240))
+        clip = np.pad(values[row, : length * FRAME_SAMPLES].numpy(), (0, 240))
         theirs = extractor(clip, sampling_rate=16000, return_tensors="pt").input_features[0]
         torch.testing.assert_close(ours[row, :length], theirs[:length], atol=2e-3, rtol=0)
         assert torch.all(ours[row, length:] == 0)

@@ -5,7 +5,7 @@ import pytest
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.errors import RunError
 from modeling_sere.training.refining import tracking
-from modeling_sere.training.refining.tracking import recorded, trackers
+from modeling_sere.training.refining.tracking import tracked_arguments, trackers
 
 
 def test_default_is_tensorboard_where_it_is_installed(monkeypatch):
@@ -32,6 +32,6 @@ def test_tracker_that_is_not_installed():
 
 def test_paths_are_not_recorded():
     places = {name: f"/home/me/{name}" for name in ("source", "target", "model", "output_dir")}
-    options = recorded(SereArguments(**places, shots=3))
+    options = tracked_arguments(SereArguments(**places, shots=3))
     assert options["shots"] == 3
     assert "/" not in "".join(map(str, options.values()))

@@ -155,7 +155,7 @@ class Corpus:
 
             try:
                 for recording in self._audio.recordings(self._checked(indices)):
-                    clips = self._decoded(recording, known)
+                    clips = self._decode(recording, known)
                     pending.append((clips, pool.submit(next, clips, None)))
                     while len(pending) >= (PREFETCHED_CLIPS if recording.spans is None else PREFETCHED_LONG_FILES):
                         yield from finished()
@@ -173,7 +173,7 @@ class Corpus:
         """
         for recording in self._audio.recordings(self._checked(indices)):
             if recording.spans is not None:
-                for clip in self._decoded(recording, frozenset()):
+                for clip in self._decode(recording, frozenset()):
                     audio = {"array": clip.waveform, "sampling_rate": SAMPLING_RATE}
                     yield clip.index, clip.error if clip.waveform is None else audio
                 continue
@@ -188,7 +188,7 @@ class Corpus:
                 raise IndexError(f"{self.name} has {len(self)} clips, there is none with index {index}")
             yield int(index)
 
-    def _decoded(self, recording: Recording, known: Collection[str]) -> Iterator[DecodedClip]:
+    def _decode(self, recording: Recording, known: Collection[str]) -> Iterator[DecodedClip]:
         """Decode the clips of one file, one with each step; run in a thread."""
         key, left = None, set(recording.indices)
         try:

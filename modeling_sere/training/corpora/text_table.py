@@ -48,7 +48,7 @@ def read_rows(path: Path, title: str) -> Rows:
         return _read_parquet(path, title)
     data = _content(path, title)
     try:
-        text = _decoded(data)
+        text = _decode(data)
     except UnicodeDecodeError as error:
         if kind in JSON_LINES:
             # the position does not count the mark of UTF-8 at the start
@@ -70,7 +70,7 @@ def _content(path: Path, title: str) -> bytes:
         raise RunError(f"{title} cannot be read: {error.strerror}") from error
 
 
-def _decoded(data: bytes) -> str:
+def _decode(data: bytes) -> str:
     """Return a text in UTF-8 or, if its first bytes say so, in UTF-16 as Excel saves "Unicode text"."""
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if marked else "utf-8-sig")

@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from modeling_sere.audio_sere import SAMPLING_RATE
+from modeling_sere.configuration_sere import FRAME_SAMPLES
 from modeling_sere.modeling_sere import SereModel
-from modeling_sere.timeline_sere import FRAME_SAMPLES
 from modeling_sere.training.corpora.corpus import Corpus, DecodedClip, SkippedClip
 from modeling_sere.training.corpora.sounds import is_narrow
 from modeling_sere.training.encoding.cache import FeatureCache, fingerprint
@@ -148,7 +148,7 @@ class FeatureExtraction:
         A row holds the features, the strongest moment, and whether the sound is narrow.
         """
         found, skipped, encoded, broken = [], [], {}, set()
-        for clips in portions(self._decoded(corpus, indices, bar, found, skipped)):
+        for clips in portions(self._decode(corpus, indices, bar, found, skipped)):
             rows = self._encode(clips)
             broken |= {key for key, row in rows.items() if not np.isfinite(row).all()}
             if self.cache is None:
@@ -162,7 +162,7 @@ class FeatureExtraction:
             return found, np.empty((0, 0), np.float32), skipped
         return found, np.stack([encoded[key] for key in keys]) if encoded else self._cached(corpus, found), skipped
 
-    def _decoded(self, corpus, indices, bar, found, skipped) -> Iterator[DecodedClip]:
+    def _decode(self, corpus, indices, bar, found, skipped) -> Iterator[DecodedClip]:
         """Decode the clips that are not in the cache; note which are usable, and why the others are not."""
         seconds = 0.0
         for clip in corpus.iter_audio(indices, known=self.cache.places if self.cache else {}):

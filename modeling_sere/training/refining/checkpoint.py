@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from modeling_sere.training.errors import writing
+from modeling_sere.training.errors import first_line, writing
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Checkpoints:
         try:
             self.accelerator.save_state(str(folder))
         except RuntimeError as error:  # what torch.save raises when the disk is full
-            raise OSError(str(error).partition("\n")[0]) from error
+            raise OSError(first_line(error)) from error
 
 
 def is_of_checkpoint(name: str) -> bool:
@@ -88,10 +88,10 @@ def _remove(folder: Path):
 
 def _digests(folder: Path) -> dict[str, str]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != DIGESTS)
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    return {path.relative_to(folder).as_posix(): _file_digest(path) for path in files}
 
 
-def _digest(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -162,11 +162,11 @@ def refine(
         refinement = Refinement(adaptation, accelerator, shots, load, arguments)
         refinement.run(checkpoint, arguments.resume, log)
         if sharded:
-            model = gathered(refinement.model)
+            model = gather(refinement.model)
     return model.to("cpu").eval()
 
 
-def gathered(sharded: SereForAudioClassification) -> SereForAudioClassification:
+def gather(sharded: SereForAudioClassification) -> SereForAudioClassification:
     """Return a whole copy of a model that FSDP has spread over the processes, which cannot be undone in place."""
     state = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True))
     model = SereForAudioClassification(sharded.config)

@@ -10,7 +10,7 @@ from modeling_sere.training.errors import RunError
 PATHS = ("source", "target", "encoder", "model", "label_map", "output_dir", "cache_dir")
 
 
-def recorded(arguments: SereArguments) -> dict:
+def tracked_arguments(arguments: SereArguments) -> dict:
     """Return what a tracker is told of the run: no paths, as TensorBoard's log lies in a folder that is published."""
     return {name: value for name, value in asdict(arguments).items() if name not in PATHS}
 

@@ -33,7 +33,7 @@ class AnswerFile:
     def __init__(self, path: Path, columns: list[str], identity: Mapping[str, Any], resume: bool):
         self.path, self.columns = path, columns
         self.partial, self.progress = (path.with_name(f"{path.name}.{end}") for end in ("partial", "progress"))
-        self.identity = _digest(identity)
+        self.identity = _identity_digest(identity)
         self.is_table = path.suffix.lower() == ".csv"
         self.done, size = 0, None
         if self.partial.exists() or self.progress.exists():
@@ -107,5 +107,5 @@ class _Lines(list):
     write = list.append
 
 
-def _digest(identity: Mapping[str, Any]) -> str:
+def _identity_digest(identity: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -20,9 +20,9 @@ import httpx2
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from modeling_sere.card_sere import named
+from modeling_sere.card_sere import put_name
 from modeling_sere.published_sere import CARD, WEIGHTS, published, status_of
-from modeling_sere.training.errors import RunError
+from modeling_sere.training.errors import RunError, first_line
 from modeling_sere.training.reporting.results import PREDICTIONS
 
 # what an earlier push may have left there, and goes unless this one replaces it
@@ -101,7 +101,7 @@ class Destination:
             raise RunError(str(error)) from error
         if lacking := [name for name in (CARD, WEIGHTS, "config.json") if name not in files]:
             raise RunError(f"{folder} has no {lacking[0]}: give the output folder of a finished run")
-        return files | {CARD: named(files[CARD].decode("utf-8"), self.repo_id).encode("utf-8")}
+        return files | {CARD: put_name(files[CARD].decode("utf-8"), self.repo_id).encode("utf-8")}
 
     def _commit(self, api: HfApi, content: dict[str, bytes | Path]) -> str:
         """Return the commit id; retry if someone else pushed in the meantime."""
@@ -164,7 +164,7 @@ class Destination:
             raise RunError(f"{self._refusal(error)}{remedy}") from error
         # RuntimeError: the upload of a large file; ValueError: a card that the Hub does not accept
         except (httpx2.TransportError, RuntimeError, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = first_line(error) or type(error).__name__
             raise RunError(f"the Hub at {constants.ENDPOINT} cannot be used: {reason}{remedy}") from error
 
     def _refusal(self, error: HfHubHTTPError) -> str:

@@ -24,7 +24,7 @@ FREE = (
 
 def of_arguments(arguments: SereArguments) -> dict[str, str]:
     """Return {flag: digest} of all arguments that decide the result."""
-    return {name: _digest([repr(value)]) for name, value in asdict(arguments).items() if name not in FREE}
+    return {name: _text_digest([repr(value)]) for name, value in asdict(arguments).items() if name not in FREE}
 
 
 def of_clips(clips: Iterable, keys: Iterable[str]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def of_clips(clips: Iterable, keys: Iterable[str]) -> dict[str, Any]:
         clips: with `name`, `label` and `speaker`. keys: content keys of their audio.
     """
     rows = [json.dumps([clip.name, clip.label, clip.speaker, key]) for clip, key in zip(clips, keys, strict=True)]
-    return {"clips": len(rows), "digest": _digest(rows)}
+    return {"clips": len(rows), "digest": _text_digest(rows)}
 
 
 def of_data(model: str, source: Pool | Sources, target: Pool) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return found
 
 
-def _digest(texts: Iterable[str]) -> str:
+def _text_digest(texts: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         digest.update(text.encode("utf-8", "surrogatepass") + b"\0")

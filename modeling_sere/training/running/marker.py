@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modeling_sere.training.errors import RunError
+from modeling_sere.training.errors import RunError, first_line
 
 MARKER, HALF_MARKER = "sere_run.json", "sere_run.json.partial"
 KIND = "folder of a run of train_sere.py, which replaces or removes only the files that are listed here"
@@ -61,7 +61,7 @@ def read_marker(folder: Path) -> Marker | None:
         if not all(isinstance(part, str) for pair in marker.files.items() for part in pair):
             raise ValueError("it is damaged")
     except (OSError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise RunError(
             f"{path} cannot be used ({reason}), so nothing is removed or replaced there: give another --output_dir, or"
             " look through that folder and delete it yourself."
