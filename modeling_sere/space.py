@@ -133,16 +133,14 @@ def export_network(model: SereForAudioClassification, path: Path) -> None:
     statistics = model.sere.embedding.statistics
     length = torch.export.Dim("samples", min=1600, max=int(CLIP_SECONDS * 16_000))
     values = torch.randn(1, 32_000, generator=torch.Generator().manual_seed(0)) * 0.1
-    program = torch.onnx.export(
-        PageNetwork(model),
+    program = torch.export.export(
+        PageNetwork(model).eval(),
         (values, torch.ones_like(values, dtype=torch.long), statistics.clone()),
-        dynamo=True,
-        verbose=False,
-        input_names=INPUTS,
-        output_names=OUTPUTS,
         dynamic_shapes=({1: length}, {1: length}, None),
+        prefer_deferred_runtime_asserts_over_guards=True,  # what holds for every length need not be proved for it
     )
-    program.save(str(path))
+    network = torch.onnx.export(program, dynamo=True, verbose=False, input_names=INPUTS, output_names=OUTPUTS)
+    network.save(str(path))
     if model.sere.encoder is not None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 

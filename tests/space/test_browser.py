@@ -10,6 +10,7 @@ import subprocess
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ OFFERED = CLIPS[::6]
 
 
 def reason_to_skip() -> str | None:
+    if find_spec("onnxscript") is None:
+        return 'needs onnxscript (pip install -e ".[export]")'
     if shutil.which("node") is None:
         return "needs node"
     if CHROMIUM is None:
