@@ -20,13 +20,14 @@ import tarfile
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
 from modeling_sere import SereForAudioClassification
-from modeling_sere.dynamics_sere import FUNCTIONAL_NAMES
+from modeling_sere.dynamics_sere import FUNCTIONAL_NAMES, fourier_basis
 from modeling_sere.pipeline_sere import CLIP_SECONDS, WINDOW_SECONDS
 from modeling_sere.training.arguments import DEFAULT_CACHE
 from modeling_sere.training.errors import RunError, first_line, writing
@@ -140,11 +141,61 @@ def export_network(model: SereForAudioClassification, path: Path) -> None:
         prefer_deferred_runtime_asserts_over_guards=True,  # what holds for every length need not be proved for it
     )
     network = torch.onnx.export(program, dynamo=True, verbose=False, input_names=INPUTS, output_names=OUTPUTS)
-    network.save(str(path))
+    proto = slim(network.model_proto)
+    path.write_bytes(proto.SerializeToString())
     if model.sere.encoder is not None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         quantize_dynamic(path, path, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+
+
+def slim(proto):
+    """Take out of an ONNX model what a browser need not fetch: the exporter's notes, and Fourier bases.
+
+    A basis has as many different numbers as a transform has samples. The runtime puts it together again when it loads
+    the model, to a rounding, from one period of a cosine and of a sine.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = proto.graph
+    del graph.value_info[:]
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        for notes in ("metadata_props", "doc_string"):
+            part.ClearField(notes)
+    nodes = []
+    for initializer in list(graph.initializer):
+        values = numpy_helper.to_array(initializer)
+        if values.ndim != 2 or values.size < 10_000:
+            continue
+        size = values.shape[1] - 2
+        if size % 2 == 0 and np.allclose(values, fourier_basis(len(values), size), atol=1e-6):
+            graph.initializer.remove(initializer)
+            nodes += _fourier_nodes(initializer.name, len(values), size, graph, helper, numpy_helper)
+    nodes += list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return proto
+
+
+def _fourier_nodes(name: str, length: int, size: int, graph, helper, numpy_helper) -> list:
+    """Nodes that make `fourier_basis(length, size)` from one period; their constants are put into the graph."""
+    angle = -2 * np.pi * np.arange(size) / size
+    constants = {
+        "sample": np.arange(length)[:, None],
+        "bin": np.arange(size // 2 + 1)[None],
+        "size": np.array(size),
+        "cosine": np.cos(angle).astype(np.float32),
+        "sine": np.sin(angle).astype(np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, f"{name}.{key}") for key, value in constants.items())
+    steps = [
+        ("Mul", ["sample", "bin"], "product"),
+        ("Mod", ["product", "size"], "phase"),
+        ("Gather", ["cosine", "phase"], "real"),
+        ("Gather", ["sine", "phase"], "imaginary"),
+    ]
+    made = [helper.make_node(op, [f"{name}.{x}" for x in inputs], [f"{name}.{out}"]) for op, inputs, out in steps]
+    return [*made, helper.make_node("Concat", [f"{name}.real", f"{name}.imaginary"], [name], axis=1)]
 
 
 def runtime_package(cache: Path = DEFAULT_CACHE) -> Path:
