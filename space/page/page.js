@@ -5,7 +5,7 @@ import { LANGUAGES, chosenLanguage, cuesInWords, filled, standingOut } from "./l
 import { MIN_SECONDS, Model } from "./model.js";
 import { Microphone, decoded } from "./sounds.js";
 import { csv, labelOf, momentOf, sorted } from "./table.js";
-import { RATE, isSilent, joined, strongest } from "./windows.js";
+import { RATE, isSilent, joined } from "./windows.js";
 import { wav } from "./wav.js";
 
 /**

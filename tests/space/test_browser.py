@@ -67,7 +67,7 @@ def model():
         features = torch.cat([model(torch.from_numpy(read(clip))[None]).features for clip in CLIPS[::4]])
         embedding.statistics.copy_(torch.stack([moments(features), moments(features * 1.02)]))
         embedding.voice_weight[0] = torch.tensor([1.0, -1.0])
-        embedding.voice_bias.copy_(torch.tensor([-1.0, 1.0]) * features[:, 0].median())
+        embedding.voice_bias.copy_(torch.tensor([-1.0, 1.0]) * features[:, 0].mean())
         embedding.cue_std.copy_(embedding.raw_cues(embedding.standardised(features)).std(0))
     return model
 
