@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -20,6 +21,7 @@ EMOTION_PROFILE = {
 NUM_CUES = 5
 FRAME_SAMPLES = 320  # samples per frame of every stream: 20 ms at 16 kHz
 MAX_LABELS = 1000
+MAX_LABEL_LENGTH = 1000
 LEAST_POSITIVE = 1e-6  # of a divisor: quotients stay finite in single precision
 MAX_SOURCES = 1_000_000
 MAX_DEPTH = 200  # layers of an encoder, or of its convolutions
@@ -135,7 +137,7 @@ class SereConfig(PreTrainedConfig):
             raise ValueError("transformers_weights must not be set: the weights of SERE are in model.safetensors.")
         if not isinstance(kwargs.get("id2label", {}), (dict, type(None))):
             raise ValueError(f"id2label must map 0, 1, ... to emotions, not be {kwargs['id2label']!r}.")
-        super().__init__(**kwargs)
+        super().__init__(**_both_ways(kwargs))
         self._number_labels()
         self._validate()
 
@@ -147,7 +149,7 @@ class SereConfig(PreTrainedConfig):
             ValueError: a field is out of its range, or names code of another repository.
         """
         _refuse_foreign_code(config_dict)
-        result = super().from_dict(config_dict, **kwargs)
+        result = super().from_dict(config_dict, **_both_ways(kwargs))
         config = result[0] if isinstance(result, tuple) else result
         config._number_labels()
         config._validate()
@@ -163,6 +165,18 @@ class SereConfig(PreTrainedConfig):
     def labels(self) -> list[str]:
         """Emotion names in the order of the logits."""
         return [self.id2label[i] for i in range(self.num_labels)]
+
+    def validate_labels(self) -> None:
+        """Pass if there is one name for each emotion, both ways. Raises ValueError: what is wrong with them."""
+        if not 2 <= self.num_labels <= MAX_LABELS:
+            raise ValueError(f"num_labels must be from 2 to {MAX_LABELS}, not {self.num_labels}: give id2label.")
+        names = list(self.id2label.values())
+        proper = all(isinstance(name, str) and len(name) <= MAX_LABEL_LENGTH for name in names)
+        if set(self.id2label) != set(range(self.num_labels)) or not proper or len(set(names)) < self.num_labels:
+            shown = str(self.id2label)[:200]
+            raise ValueError(f"id2label must map 0, 1, ... to different emotions, not be {shown}.")
+        if self.label2id != {label: index for index, label in self.id2label.items()}:
+            raise ValueError(f"label2id is {str(self.label2id)[:200]}, which contradicts id2label: leave it out.")
 
     def _validate(self):
         at_least = {
@@ -191,10 +205,7 @@ class SereConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r}.")
-        if not 2 <= self.num_labels <= MAX_LABELS:
-            raise ValueError(f"num_labels must be from 2 to {MAX_LABELS}, not {self.num_labels}: give id2label.")
-        if sorted(self.id2label) != list(range(self.num_labels)) or len(set(self.id2label.values())) < self.num_labels:
-            raise ValueError(f"id2label must map 0, 1, ... to different emotions, not be {self.id2label!r}.")
+        self.validate_labels()
         if self.problem_type not in PROBLEMS:
             raise ValueError(f"problem_type must be one of {', '.join(map(str, PROBLEMS))}, not {self.problem_type!r}.")
         if self.problem_type not in PROBLEMS[:2] and (self.tric_weight or self.consistency_weight):
@@ -230,6 +241,18 @@ class SereConfig(PreTrainedConfig):
         valid = isinstance(layers, list) and all(type(layer) is int and 1 <= layer <= depth for layer in layers)
         if not valid or not layers or len(set(layers)) < len(layers):
             raise ValueError(f"encoder_layers must be different whole numbers from 1 to {depth}, not {layers!r}.")
+
+
+def _both_ways(options: dict[str, Any]) -> dict[str, Any]:
+    """Names of emotions that are given one way, in both; what is no mapping of numbers is left to be refused."""
+    one = {key: options[key] for key in ("id2label", "label2id") if isinstance(options.get(key), dict) and options[key]}
+    if len(one) != 1:
+        return options
+    ((key, names),) = one.items()
+    other = {value: name for name, value in names.items() if isinstance(value, (str, int))}
+    if key == "id2label":
+        return {**options, "label2id": other}
+    return {**options, "id2label": {_whole(index): label for index, label in other.items()}}
 
 
 def _refuse_foreign_code(values: dict):

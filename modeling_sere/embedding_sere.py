@@ -3,9 +3,16 @@
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.utils import logging
 
 from .resonance_sere import CHUNK
 
+logger = logging.get_logger(__name__)
+
+NO_STATISTICS = (
+    "This model has no statistics of a target domain, so each clip is compared with the others of its batch, and one "
+    "alone with nothing: adapt it with train_sere.py, or call model.estimate_statistics with clips of the domain."
+)
 CLIP = 4.0  # standardised features beyond this many deviations are artefacts more often than emotion
 CUE_CLIP = 2.5
 ENROLMENT = 1.0  # weight of the domain's statistics, in clips, beside those of a speaker's own clips
@@ -81,9 +88,16 @@ class SereEmbedding(nn.Module):
         return (features[:, : len(self.voice_weight)] @ self.voice_weight.float() + self.voice_bias.float()).argmax(1)
 
     def standardised(self, features: torch.Tensor, statistics: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, D) raw -> (B, D) standardised by `statistics` (2, D) or (B, 2, D), by default the domain's."""
+        """(B, D) raw -> (B, D) standardised by `statistics` (2, D) or (B, 2, D), by default the domain's.
+
+        Where the model has none yet they are those of the clips themselves, and a warning says so, once.
+        """
         if statistics is None:
-            statistics = self.statistics[self.voice_groups(features)]
+            lacking = ~self.statistics.any()
+            if not torch.compiler.is_compiling() and not lacking.is_meta and bool(lacking):
+                logger.warning_once(NO_STATISTICS)
+            own = moments(features.detach()).to(self.statistics)
+            statistics = torch.where(lacking, own, self.statistics[self.voice_groups(features)])
         elif statistics.shape not in ((2, features.shape[1]), (len(features), 2, features.shape[1])):
             raise ValueError(
                 f"statistics must have shape (2, {features.shape[1]}) or ({len(features)}, 2, {features.shape[1]}), "

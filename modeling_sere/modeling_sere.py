@@ -12,16 +12,23 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, logging
 
 from .card_sere import put_card
 from .configuration_sere import NUM_CUES, SereConfig
 from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics, from_onset
-from .embedding_sere import SereEmbedding
+from .embedding_sere import SereEmbedding, moments
 from .encoder_sere import SereEncoder, frame_lengths
 from .published_sere import check_writable, published
 from .resonance_sere import UNLABELLED, LinearMap, TripleResonanceInteractionChain
 from .weights_sere import check_finite, check_weights
+
+logger = logging.get_logger(__name__)
+
+NOT_FINITE = (
+    "The model gives logits that are not finite: the input holds NaN, the weights are damaged, or their precision is "
+    "too low (load them with dtype=torch.float32)."
+)
 
 
 class SereFrames(NamedTuple):
@@ -138,9 +145,19 @@ class SerePreTrainedModel(PreTrainedModel):
             if isinstance(module, SereEncoder):
                 module.freeze_unused()  # loading forgets what was frozen
         check_finite(model, str(name))
+        if isinstance(model, SereForAudioClassification):
+            model.follow_labels(cls._labels_of(name, place) or model.config.labels, str(name))
         on_hub = not os.path.isdir(name)
         model._origin = (str(name) if on_hub else os.path.abspath(name), on_hub)
         return loaded
+
+    @staticmethod
+    def _labels_of(name, place: dict) -> list[str] | None:
+        """Names of the emotions of weights, as their config.json has them whatever is given at loading."""
+        try:
+            return SereConfig.from_pretrained(name, **place).labels
+        except OSError:  # weights alone, whose configuration was given
+            return None
 
     def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
         """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code.
@@ -172,6 +189,7 @@ class SerePreTrainedModel(PreTrainedModel):
         if is_main_process:
             check_writable(save_directory)
             feature_extractor().save_pretrained(save_directory)
+        self.config.validate_labels()
         kwargs["max_shard_size"] = sys.maxsize
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
@@ -319,6 +337,17 @@ class SereModel(SerePreTrainedModel):
         """
         return self.enrol(self(input_values, attention_mask, return_dict=True).features)
 
+    @torch.no_grad()
+    def estimate_statistics(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None) -> None:
+        """Take the statistics of a domain from some of its clips (n, N), of which no labels are needed.
+
+        It is what a model from a configuration lacks; train_sere.py does more, with groups of voices.
+        """
+        _, features = self.pool(self.frames(input_values, attention_mask))
+        embedding = self.embedding
+        embedding.statistics.copy_(moments(features.float()).expand_as(embedding.statistics))
+        embedding.cue_std.copy_(embedding.raw_cues(embedding.standardised(features.float())).std(0, correction=0))
+
     def enrol(self, features: torch.Tensor) -> torch.Tensor:
         """`speaker_statistics` from raw features (n, D)."""
         return self.embedding(features, enrol=True)
@@ -417,6 +446,10 @@ class SereForAudioClassification(SerePreTrainedModel):
         """See [`SereModel.speaker_statistics`]."""
         return self.sere.speaker_statistics(input_values, attention_mask)
 
+    def estimate_statistics(self, input_values, attention_mask=None):
+        """See [`SereModel.estimate_statistics`]."""
+        self.sere.estimate_statistics(input_values, attention_mask)
+
     @torch.no_grad()
     def adopt(self, linear: LinearMap):
         """Take over an organised field."""
@@ -429,6 +462,45 @@ class SereForAudioClassification(SerePreTrainedModel):
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
             scores = called(self.classifier, embeddings)
             return scores + called(self.cue_classifier, cues).to(scores.device)
+
+    @torch.no_grad()
+    def follow_labels(self, labels: list[str], name: str) -> None:
+        """Let all that was learned for an emotion follow its name, where the names differ from those of the weights.
+
+        The classifier's rows and the labelled sources go where their emotion has gone. Sources of an emotion that is
+        gone are dropped, and the rows that are left are taken, in their order, for the names that are new; both is said
+        in a warning. A classifier that was drawn anew, for another number of emotions, is left as it is.
+
+        Args:
+            labels: the names that the weights were saved with, in their order. name: what messages call the model.
+
+        Raises:
+            ValueError: a source has a label that is none.
+        """
+        sources = self.source_labels
+        if sources is not None and bool(((sources < 0) & (sources != UNLABELLED) | (sources >= len(labels))).any()):
+            raise ValueError(f"{name}: source_labels holds numbers that are no label of its {len(labels)} emotions.")
+        now = self.config.labels
+        if labels == now:
+            return
+        if len(now) == len(labels):
+            left = iter([k for k, label in enumerate(labels) if label not in now])
+            rows = [labels.index(label) if label in labels else next(left) for label in now]
+            for parameter in (*self.classifier.parameters(), *self.cue_classifier.parameters()):
+                parameter.copy_(parameter[rows].clone())
+            renamed = [f"{labels[row]} is now {label}" for row, label in zip(rows, now, strict=True)]
+            if renamed := [text for text, label in zip(renamed, now, strict=True) if label not in labels]:
+                logger.warning("%s: names of emotions have changed: %s.", name, ", ".join(renamed))
+        if sources is None:
+            return
+        places = torch.tensor([now.index(label) if label in now else UNLABELLED for label in labels])
+        moved = torch.where(sources < 0, UNLABELLED, places.to(sources.device)[sources.clamp_min(0)])
+        kept = (moved >= 0) | (sources < 0)
+        if gone := len(kept) - int(kept.sum()):
+            lost = ", ".join(label for label in labels if label not in now)
+            logger.warning("%s: %d labelled sources are dropped, as their emotions are gone: %s.", name, gone, lost)
+        self.source_labels, self.config.num_sources = moved[kept], int(kept.sum())
+        self.source_embeddings, self.source_cues = self.source_embeddings[kept], self.source_cues[kept]
 
     def losses(self, features, embeddings, logits, labels, statistics=None) -> dict[str, torch.Tensor]:
         """Parts of the loss and their weighted sum, as in docs/method.md ("Loss").
@@ -509,7 +581,8 @@ class SereForAudioClassification(SerePreTrainedModel):
             frames, output_hidden_states, output_attentions, return_dict: as in `SereModel`.
 
         Raises:
-            ValueError: a label is out of range, or as `SereModel`.
+            ValueError: a label is out of range, logits are not finite (but in training, where a scaler of gradients may
+                try), or as `SereModel`.
         """
         base = self.sere(
             input_values,
@@ -521,6 +594,8 @@ class SereForAudioClassification(SerePreTrainedModel):
             return_dict=True,
         )
         logits = self.classify(base.embeddings, base.cues).to(base.embeddings.device)
+        if not (self.training or torch.compiler.is_compiling() or logits.is_meta) and not bool(logits.isfinite().all()):
+            raise ValueError(NOT_FINITE)
         losses = {}
         if labels is not None:
             losses = self.losses(base.features, base.embeddings, logits, labels.to(logits.device), statistics)

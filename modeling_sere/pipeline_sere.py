@@ -308,7 +308,15 @@ class SerePipeline(AudioClassificationPipeline):
     def _forward_clips(self, clips: list[np.ndarray], statistics: torch.Tensor | None) -> list[dict[str, torch.Tensor]]:
         if not clips:
             return []
-        outputs = self.forward(self._collate(clips), statistics=statistics)
+        try:
+            outputs = self.forward(self._collate(clips), statistics=statistics)
+        except ValueError as error:
+            if "not finite" not in str(error):
+                raise
+            if len(clips) > 1:  # some of them: the others have answers
+                return [output for clip in clips for output in self._forward_clips([clip], statistics)]
+            nothing = torch.full((self.model.config.num_labels,), torch.nan)
+            return [{"logits": nothing, "highlights": torch.zeros(1)}]
         frames = [max(1, len(clip) // FRAME_SAMPLES) for clip in clips]
         return [
             # cloned: a view would keep the padded batch alive

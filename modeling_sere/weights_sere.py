@@ -19,6 +19,8 @@ BYTES = {
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 HEAD = ("classifier.", "cue_classifier.")  # may be drawn anew, for other emotions
+# exponents of e; parts of vectors of unit length; standardised cues, which are clipped
+LARGEST = {"log_gain": 40.0, "source_embeddings": 1.01, "source_cues": 10.0}
 UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -56,10 +58,23 @@ def check_weights(path: str, name: str, model_class: type[nn.Module], config, ne
 
 
 def check_finite(model: nn.Module, name: str):
-    """Pass if all weights are finite. Raises ValueError: the name of a weight that is NaN or infinite."""
+    """Pass if the weights can give answers.
+
+    Raises:
+        ValueError: the name of a weight that is NaN or infinite, or beyond what its kind can be (`LARGEST`).
+    """
     for tensor, values in model.state_dict().items():
-        if values.is_floating_point() and not values.is_meta and not bool(values.isfinite().all()):
+        if not values.is_floating_point() or values.is_meta:
+            continue
+        if not bool(values.isfinite().all()):
             raise ValueError(f"{name}: {tensor} holds NaN or infinite numbers, so the model can answer nothing.")
+        largest = LARGEST.get(tensor.rpartition(".")[2])
+        found = float(values.abs().max()) if largest is not None and values.numel() else 0.0
+        if largest is not None and found > largest:
+            raise ValueError(
+                f"{name}: {tensor} holds numbers of {found:.3g}, where {largest:g} is the most that means anything, "
+                "so the model can answer nothing."
+            )
 
 
 def read_header(path: str, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -88,6 +88,9 @@ def portions(clips: Iterable[DecodedClip]) -> Iterator[list[DecodedClip]]:
         yield portion
 
 
+NOT_FINITE = "the encoder gives features that are not finite: its weights are damaged, or its precision is too low"
+
+
 class FeatureExtraction:
     """Encodes corpora with a frozen model, sharded over the processes of `accelerator`.
 
@@ -123,8 +126,12 @@ class FeatureExtraction:
         if not found:
             raise RunError(f"{corpus.name}: not one clip could be read; the first is {_explain(corpus, skipped[0])}.")
         rows = rows[0] if len(rows) == 1 else np.concatenate([part for part in rows if len(part)])
-        order = sorted(range(len(found)), key=found.__getitem__)
-        rows = rows if order == list(range(len(order))) else rows[order]
+        finite = np.isfinite(rows.sum(1, dtype=np.float64))
+        skipped = sorted(skipped + [(found[row][0], NOT_FINITE) for row in (~finite).nonzero()[0]])
+        if not finite.any():
+            raise RunError(f"{corpus.name}: {NOT_FINITE}, for all {len(found)} clips.")
+        order = sorted(finite.nonzero()[0].tolist(), key=found.__getitem__)
+        rows = rows if order == list(range(len(found))) else rows[order]
         return Features(
             values=rows[:, :-BESIDE],
             strongest=rows[:, -2].copy(),
