@@ -1,15 +1,18 @@
-"""Runs of train_sere.py on a disk that is full: while they fill the cache, write a checkpoint, or save the result.
+"""Runs of train_sere.py on a disk that is full or fails, or without memory: at whatever they read, write or compute.
 
     python -m reliability.disk
 
 Each run is to replace an earlier one. It has files of limited size (RLIMIT_FSIZE), or its output and cache lie in a
-small file system in memory, which only an administrator can mount. Where there is too little room, it must end in one
-sentence and leave the earlier result as it was; the same command with --resume and enough room must then give what a
-run without limits gives.
+small file system in memory, which only an administrator can mount. Or an error is injected where it reads, encodes,
+organises, trains or writes: a disk that fails (EIO), a quota, a disk that has become read-only, an allocation that
+fails. It must end in one sentence and leave the earlier result as it was; the same command with --resume, and nothing
+in its way, must then give what a run without limits gives.
 """
 
 import argparse
+import errno
 import hashlib
+import os
 import resource
 import shutil
 import subprocess
@@ -18,10 +21,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+import train_sere
+from modeling_sere.modeling_sere import SereForAudioClassification, SereModel
+from modeling_sere.training.corpora import files
+from modeling_sere.training.encoding.cache import FeatureCache
+from modeling_sere.training.organising.adaptation import Adaptation
 from reliability.outcomes import Outcomes
-from testing import runs
+from testing import forked, runs
 
 COMMON = {"draws": 1, "report_to": "none"}
 TRAINING = {"refine_steps": 60, "batch_size": 2, "train_encoder": "full", "learning_rate": 1e-4}
@@ -36,6 +45,50 @@ DISK_SIZES = {
     "checkpointing": (65_536, 262_144, 655_360),
     "saving": (16_384, 49_152, 98_304, 163_840, 229_376, 294_912),
 }
+ALLOCATION = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+ERRORS = {
+    **{name: OSError(getattr(errno, name), os.strerror(getattr(errno, name))) for name in ("EIO", "EDQUOT", "EROFS")},
+    "no memory": MemoryError(),
+    "no memory for torch": RuntimeError(ALLOCATION),
+}
+# where errors are injected: owner, and the name of what raises there, of which some call is the one that fails
+PLACES = {
+    "reading": (files, "read_bytes"),
+    "encoding": (SereModel, "pool"),
+    "caching": (FeatureCache, "add"),
+    "rereading": (FeatureCache, "read"),
+    "organising": (Adaptation, "organise"),
+    "checkpointing": (Accelerator, "save_state"),
+    "saving weights": (SereForAudioClassification, "save_pretrained"),
+    "saving the card": (train_sere, "write_card"),
+    "saving results": (train_sere, "save_results"),
+    "making folders": (Path, "mkdir"),
+    "renaming": (Path, "rename"),
+    "marking": (Path, "replace"),
+}
+
+
+class Fault:
+    """Makes the last part of a call fail, in the process that is about to start.
+
+    Args:
+        place: of PLACES. error: what is raised. call: which call is the first that fails; all after it do too.
+    """
+
+    def __init__(self, place: str, error: BaseException, call: int = 0):
+        self.place, self.error, self.left = place, error, call
+
+    def __call__(self):
+        owner, name = PLACES[self.place]
+        original = getattr(owner, name)
+
+        def failing(*given, **options):
+            self.left -= 1
+            if self.left < 0:
+                raise self.error
+            return original(*given, **options)
+
+        setattr(owner, name, failing)
 
 
 def small_files(size: int):
@@ -83,7 +136,8 @@ class Trial:
 
     def run(self, out: Path, cache: Path, *switches: str, before=None, **options) -> runs.Ended:
         flags = self.options | options | {"output_dir": out, "cache_dir": cache}
-        return runs.finished(runs.command(*switches, **flags), self.variables, before)
+        finished = forked.finished if isinstance(before, Fault) else runs.finished  # faults need this process' modules
+        return finished(runs.command(*switches, **flags), self.variables, before)
 
     def failures(self, out: Path, cache: Path, before=None, disk: Path | None = None) -> list[str]:
         """Return what is wrong with a run without room and with the same run with room. `disk`: what becomes larger."""
@@ -104,8 +158,14 @@ class Trial:
         return found + runs.differences(out, self.whole)
 
 
-def measure(root: Path, stages: dict[str, dict], file_sizes=FILE_SIZES, disk_sizes=DISK_SIZES) -> Outcomes:
-    """Try all sizes in each of `stages`: name -> flags of the runs."""
+def measure(
+    root: Path, stages: dict[str, dict], file_sizes=FILE_SIZES, disk_sizes=DISK_SIZES, faults=(), trained=None
+) -> Outcomes:
+    """Try all sizes in each of `stages`, {name: flags of the runs}, and `faults` in runs of the first of them.
+
+    Args:
+        trained: stage for faults while training, by default none.
+    """
     outcomes = Outcomes()
     trials = {stage: Trial(root / stage, stage, options) for stage, options in stages.items()}
     cases = [(trials[stage], size, False) for stage in stages for size in file_sizes.get(stage, ())]
@@ -123,6 +183,12 @@ def measure(root: Path, stages: dict[str, dict], file_sizes=FILE_SIZES, disk_siz
             found = trial.failures(place / "out", place / "cache", before=lambda size=size: small_files(size))
         kind = "small disk" if disk else "small files"
         outcomes.add(f"{trial.stage}, {kind}", [f"{size} bytes: {failure}" for failure in found])
+    for number, (place, name, call) in enumerate(tqdm(faults, desc="Faults", unit="run")):
+        trial = trials[trained] if place == "checkpointing" else next(iter(trials.values()))
+        folder = trial.root / f"fault {number}"
+        folder.mkdir()
+        found = trial.failures(folder / "out", folder / "cache", before=Fault(place, ERRORS[name], call))
+        outcomes.add(f"{place}, {name}", [f"call {call}: {failure}" for failure in found])
     return outcomes
 
 
@@ -144,7 +210,8 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         encoder = runs.tiny_encoder(Path(name) / "encoder")
         stages = {"caching": {}, "checkpointing": TRAINING | {"encoder": encoder}, "saving": {}}
-        measure(Path(name), stages).close()
+        faults = [(place, error, call) for place in PLACES for error in ERRORS for call in (0, 1, 3)]
+        measure(Path(name), stages, faults=faults, trained="checkpointing").close()
 
 
 if __name__ == "__main__":

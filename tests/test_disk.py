@@ -55,10 +55,11 @@ def test_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path, size):
 
 
 @linux_only
-def test_run_on_a_full_disk_keeps_the_earlier_result_and_is_resumed(tmp_path, monkeypatch):
+def test_run_on_a_full_or_failing_disk_keeps_the_earlier_result_and_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "finished", finished)
     corpora = {name: write_corpus(tmp_path / name, seed=seed) for seed, name in enumerate(("source", "target"))}
     stages = {stage: corpora | {"shots": 2} for stage in ("caching", "saving")}
     sizes = {"caching": (1_000,), "saving": (100, 20_000)}
-    outcomes = disk.measure(tmp_path, stages, file_sizes=sizes, disk_sizes={})
-    assert sum(outcomes.tried.values()) == 3 and not any(outcomes.failures.values()), outcomes.failures
+    faults = [("caching", "EIO", 0), ("organising", "no memory", 1), ("saving the card", "EIO", 0)]
+    outcomes = disk.measure(tmp_path, stages, file_sizes=sizes, disk_sizes={}, faults=faults)
+    assert sum(outcomes.tried.values()) == 6 and not any(outcomes.failures.values()), outcomes.failures

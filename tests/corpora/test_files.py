@@ -169,5 +169,5 @@ def test_files_that_cannot_be_read(root, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(files, "open", broken, raising=False)
-    with pytest.raises(OSError, match="Input/output error"):  # the disk's fault, not the clip's
+    with pytest.raises(AudioError, match=r"^a\.wav cannot be read \(Input/output error\)"):  # as in a bad sector
         read_bytes(str(root / "a.wav"), "a.wav")

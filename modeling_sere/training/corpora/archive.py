@@ -51,7 +51,7 @@ def _read_member(archive: Path, member: tarfile.TarInfo) -> bytes:
     try:
         with tarfile.open(archive, "r:") as tar:
             return tar.extractfile(member).read()
-    except (tarfile.TarError, FileNotFoundError, PermissionError) as error:
+    except (tarfile.TarError, OSError) as error:
         raise AudioError(f"{member.name} of {archive.name} cannot be read ({first_line(error)})") from error
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import datasets
 import fsspec
+import httpx2
 import numpy as np
 import soundfile
 from datasets.exceptions import DatasetNotFoundError
@@ -238,13 +239,20 @@ def _hub_file(path: str, name: str, dataset: str) -> bytes:
                 data = file.read(MAX_FILE_BYTES + 1)
             check_size(len(data), name)
             return data
-        except FileNotFoundError as error:  # anything else is the network's fault, not the clip's
+        except FileNotFoundError as error:
             raise AudioError(f"{name} cannot be read (no such file in {dataset})") from error
+        except (OSError, httpx2.HTTPError) as error:  # the network's fault, not the clip's
+            raise RunError(_broken_off(name, error)) from error
     roots = [os.path.realpath(root) for root in (HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE)]
     real = os.path.realpath(path)
     if "://" not in path and any(os.path.commonpath([root, real]) == root for root in roots):
         return read_bytes(real, name)
     raise AudioError(f"{name} has no bytes, and its path is not part of {dataset}")
+
+
+def _broken_off(what: str, error: Exception) -> str:
+    reason = first_line(error).strip() or type(error).__name__
+    return f"{what} cannot be fetched ({reason}): the same command with --resume goes on once it can."
 
 
 class _Rows:
@@ -272,7 +280,10 @@ class _Stream:
         for index in indices:
             if index <= previous:
                 raise RunError(f"{self._title} is streamed: its clips can only be read in ascending order")
-            row = next(itertools.islice(rows, index - previous - 1, None), None)
+            try:
+                row = next(itertools.islice(rows, index - previous - 1, None), None)
+            except (OSError, httpx2.HTTPError) as error:
+                raise RunError(_broken_off(self._title, error)) from error
             if row is None:
                 raise RunError(f"{self._title} now has fewer rows than when it was opened: load it again")
             previous = index

@@ -211,14 +211,17 @@ def check_size(size: int, name: str):
 
 
 def read_bytes(path: str, name: str) -> bytes:
-    """Return the content of a file. Raises AudioError: it is missing, forbidden or too large; OSError: the disk."""
+    """Return the content of a file. Raises AudioError: it is missing, forbidden, too large, or the disk fails there.
+
+    A disk that fails everywhere makes so many clips unusable that the run stops.
+    """
     try:
         check_regular(path, name)
         with open(path, "rb") as file:
             check_size(os.fstat(file.fileno()).st_size, name)
             return file.read()
-    except (FileNotFoundError, PermissionError) as error:  # other OSErrors are the disk's fault, not the clip's
-        raise AudioError(f"{name} cannot be read ({error.strerror})") from error
+    except OSError as error:
+        raise AudioError(f"{name} cannot be read ({error.strerror or error})") from error
 
 
 class Files:

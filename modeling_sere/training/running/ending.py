@@ -123,9 +123,10 @@ def sentence(error: BaseException) -> str | None:
         )
     if isinstance(error, RuntimeError) and "WORLD_SIZE" in os.environ and any(part in text for part in PEER_ENDED):
         return f"Another process of this run has ended, and said why; {RESUME}."
-    if isinstance(error, OSError) and error.strerror is not None:
+    if isinstance(error, OSError):  # the network's too
         place = "" if error.filename is None else f" at {error.filename}"
-        return f"A file cannot be read or written{place} ({error.strerror}): mend that, then {RESUME}."
+        reason = error.strerror or text or type(error).__name__
+        return f"Something cannot be read or written{place} ({reason}): mend that, then {RESUME}."
     return None
 
 
