@@ -6,7 +6,7 @@ of each clip (T = n_samples // 320). Padding and the other clips of the batch ch
 
 import copy
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -52,8 +52,8 @@ class MaskedGroupNorm(nn.GroupNorm):
     the batch it sits in.
     """
 
-    def forward(self, input: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Map input (B, C, T), lengths (B,) of real frames to (B, C, T); half precision could not hold the sums."""
+    def forward(self, input: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Normalise input (B, C, T), over the real frames of each clip, lengths (B,); half precision could not hold the sums."""
         grouped = input.float().unflatten(1, (self.num_groups, -1))  # (B, G, C / G, T)
         real = frame_mask(lengths, input.shape[2])[:, None, None].float()
         count = (lengths * grouped.shape[2])[:, None, None, None]
@@ -84,7 +84,8 @@ class MaskedConvolutions(nn.Module):
         hidden, lengths = packed[:, :1], (packed[:, 1] > 0).sum(1)
         if self.training and next(self.parameters()).requires_grad:
             hidden.requires_grad_()  # reentrant gradient checkpointing asks for it
-        for layer in self.conv_layers:
+        layers: list[Any] = list(self.conv_layers)
+        for layer in layers:
             norm = getattr(layer, "layer_norm", None)
             lengths = (lengths - layer.conv.kernel_size[0]) // layer.conv.stride[0] + 1
             if isinstance(norm, MaskedGroupNorm):

@@ -133,7 +133,7 @@ def load(arguments: argparse.Namespace) -> "SerePipeline":
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     options = {"return_timestamps": True, "window_s": arguments.window_s, "hop_s": arguments.hop_s}
     if arguments.emotions:
-        chosen = {"emotions": [name for name in arguments.emotions.split(",") if name.strip()]}
+        chosen: dict[str, Any] = {"emotions": [name for name in arguments.emotions.split(",") if name.strip()]}
     else:
         chosen = {}
     try:

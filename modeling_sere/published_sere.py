@@ -107,7 +107,10 @@ def published(folder: str | os.PathLike) -> dict[str, bytes | Path]:
 
 def read_known(folder: str | os.PathLike, name: str) -> bytes:
     """Return the content of one of the small files that are published. Raises as `published`."""
-    limit, check = _form(name)
+    form = _form(name)
+    if form is None:
+        raise ValueError(f"{name} is no file that SERE publishes: it is not read")
+    limit, check = form
     data = read_own(folder, name, limit)
     try:
         check(data)
