@@ -53,7 +53,7 @@ class MaskedGroupNorm(nn.GroupNorm):
     """
 
     def forward(self, input: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Normalise input (B, C, T), over the real frames of each clip, lengths (B,); half precision could not hold the sums."""
+        """Normalise input (B, C, T) over the real frames (B,) of each clip, in single precision for the sums."""
         grouped = input.float().unflatten(1, (self.num_groups, -1))  # (B, G, C / G, T)
         real = frame_mask(lengths, input.shape[2])[:, None, None].float()
         count = (lengths * grouped.shape[2])[:, None, None, None]
