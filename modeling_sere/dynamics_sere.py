@@ -114,14 +114,14 @@ def from_onset(waveform: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor
 
 
 def _mel_filters() -> np.ndarray:
-    """Triangular filters on the mel scale over the bins of the short spectrum: (bins, bands)."""
+    """Make triangular filters on the mel scale over the bins of the short spectrum: (bins, bands)."""
     return mel_filter_bank(
         SHORT_FFT // 2 + 1, N_MEL, 20, 8000, SAMPLING_RATE, mel_scale="kaldi", triangularize_in_mel_space=True
     )
 
 
 def _equal_loudness() -> np.ndarray:
-    """Hermansky's equal-loudness weights (JASA 1990, with the term above 5 kHz) at the centres of the mel bands."""
+    """Return Hermansky's equal-loudness weights (JASA 1990, with the term above 5 kHz) at the mel bands' centres."""
     low, high = (1127.0 * math.log1p(hertz / 700.0) for hertz in (20, 8000))
     centres = 700.0 * np.expm1(np.linspace(low, high, N_MEL + 2)[1:-1] / 1127.0)
     w = (2 * np.pi * centres) ** 2
@@ -129,7 +129,7 @@ def _equal_loudness() -> np.ndarray:
 
 
 def _spline_operator(knots: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """The matrix (points, knots) that evaluates the natural cubic spline through values at the knots."""
+    """Return the matrix (points, knots) that evaluates the natural cubic spline through values at the knots."""
     n = len(knots)
     step = np.diff(knots)
     system, right = np.eye(n), np.zeros((n, n))
@@ -148,7 +148,8 @@ def _spline_operator(knots: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _subharmonic_summation() -> np.ndarray:
-    """The operator (bins, P + 1) from a long magnitude spectrum to its subharmonic sum at P pitches, and its mean.
+    """Return the operator (bins, P + 1) from a long magnitude spectrum to its subharmonic sum at P pitches, and its
+    mean.
 
     The value at pitch f is sum_h 0.85^(h-1) ear(h f) |X(h f)| over 15 harmonics (Hermes 1988), |X| read off a cubic
     spline over log frequency; the mean is over 25 Hz to 8 kHz. All of it is linear, hence one matrix.
@@ -170,7 +171,7 @@ def _subharmonic_summation() -> np.ndarray:
 
 
 def _slope_operator(low: float, high: float, bins: int) -> np.ndarray:
-    """Weights (bins,) of the regression slope of a log spectrum over the bins from low to high Hz."""
+    """Make the weights (bins,) of the regression slope of a log spectrum over the bins from low to high Hz."""
     frequency = np.arange(bins) * SAMPLING_RATE / SHORT_FFT
     inside = (frequency >= low) & (frequency <= high)
     centred = np.where(inside, frequency - frequency[inside].mean(), 0.0)
@@ -178,7 +179,8 @@ def _slope_operator(low: float, high: float, bins: int) -> np.ndarray:
 
 
 def _formant_moments() -> np.ndarray:
-    """The operator (LPC_GRID + 1, 9) from an envelope to its mass and first two moments about each formant's centre.
+    """Return the operator (LPC_GRID + 1, 9) from an envelope to its mass and first two moments about each formant's
+    centre.
 
     Moments are in units of the formant's half width.
     """
@@ -189,7 +191,7 @@ def _formant_moments() -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _constants(device: torch.device) -> dict[str, torch.Tensor]:
-    """All windows and filters. Not buffers: models are built on the meta device, where those would be lost."""
+    """Make all windows and filters. They are no buffers: models are built on the meta device, where those would be lost."""
     frequency = np.arange(SHORT_FFT // 2 + 1) * SAMPLING_RATE / SHORT_FFT
     centre = (LONG - 1) / 2
     order = np.arange(1, N_MFCC + 1)
@@ -231,24 +233,26 @@ def _decibel(power: torch.Tensor, floor: torch.Tensor | float = FLOOR) -> torch.
 
 
 def _frames(blocks: torch.Tensor, first: int, last: int, window: torch.Tensor) -> torch.Tensor:
-    """Windowed frames (B, last - first, L) that begin at the hops `first` to `last` of blocks (B, hops, HOP)."""
+    """Cut windowed frames (B, last - first, L) that begin at the hops `first` to `last` of blocks (B, hops, HOP)."""
     parts = window.view(-1, HOP)
     return torch.cat([blocks[:, first + i : last + i] * part for i, part in enumerate(parts)], dim=2)
 
 
 def _others(x: torch.Tensor) -> torch.Tensor:
-    """Every other frame (B, n / 2, K) of x (B, n, K), from the first."""
+    """Return every other frame (B, n / 2, K) of x (B, n, K), from the first."""
     return x.reshape(x.shape[0], x.shape[1] // 2, 2, x.shape[2])[:, :, 0]
 
 
 def fourier_basis(length: int, size: int) -> np.ndarray:
-    """The matrix (length, 2 bins) by which frames of `length` samples have a discrete Fourier transform of `size`."""
+    """Return the matrix (length, 2 bins) by which frames of `length` samples have a discrete Fourier transform of
+    `size`.
+    """
     angle = -2 * np.pi * np.arange(length)[:, None] * np.arange(size // 2 + 1) / size
     return np.concatenate([np.cos(angle), np.sin(angle)], axis=1)
 
 
 def power_spectrum(frames: torch.Tensor, size: int, basis: torch.Tensor) -> torch.Tensor:
-    """Power (..., size / 2 + 1) of frames (..., L); a graph has the matrix product with their `fourier_basis`.
+    """Compute the power (..., size / 2 + 1) of frames (..., L); a graph has the matrix product with their `fourier_basis`.
 
     Runtimes of graphs have no transform, or one that loses digits where a frame is quiet.
     """
@@ -260,7 +264,7 @@ def power_spectrum(frames: torch.Tensor, size: int, basis: torch.Tensor) -> torc
 
 
 def _short_descriptors(power: torch.Tensor, floor: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Spectral descriptors (B, n, S) of 20 ms frames, all but the flux, from their power (B, n, bins).
+    """Compute the spectral descriptors (B, n, S) of 20 ms frames, all but the flux, from their power (B, n, bins).
 
     floor (B, 1, 1) is the power of a bin that counts as nothing.
     """
@@ -278,7 +282,7 @@ def _short_descriptors(power: torch.Tensor, floor: torch.Tensor, c: dict[str, to
 
 
 def _flux(power: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
-    """Root mean square change (B, n, 1) of the magnitudes up to 5 kHz from those of the frames before."""
+    """Compute the root mean square change (B, n, 1) of the magnitudes up to 5 kHz from those of the frames before."""
     magnitude = (power[..., : 5000 * SHORT_FFT // SAMPLING_RATE + 1] + 1e-20).sqrt()
     before = (past[..., : magnitude.shape[2]] + 1e-20).sqrt()
     before = torch.cat([before, magnitude[:, :-1]], dim=1)
@@ -286,7 +290,8 @@ def _flux(power: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
 
 
 def _pitch_candidates(power: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Log2 frequency (K) and voicing (K) of the best peaks of the subharmonic sum, 1 unless silent: (B, n, 2 K + 1).
+    """Find the log2 frequency (K) and voicing (K) of the best peaks of the subharmonic sum, 1 unless silent: (B, n, 2 K +
+    1).
 
     A missing candidate has voicing 0.
     """
@@ -312,18 +317,18 @@ def _pitch_candidates(power: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.
 
 
 def _min_plus(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Products of cost matrices (nodes, S, S, ...): the cheapest way through b, then a."""
+    """Multiply cost matrices (nodes, S, S, ...) in the min-plus sense: the cheapest way through b, then a."""
     product = (a[:, :, :, None] + b[:, None]).amin(2)
     return product - product.amin((1, 2), keepdim=True)  # only differences matter: stays small on long audio
 
 
 def _no_cost(states: int, device) -> torch.Tensor:
-    """The cost matrix (S, S, 1, 1) of staying where one is."""
+    """Return the cost matrix (S, S, 1, 1) of staying where one is."""
     return (1e9 * (1 - torch.eye(states, device=device)))[..., None, None]
 
 
 def _across(whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cheapest way to reach each state before, and to leave it after, each block of time.
+    """Find the cheapest way to reach each state before, and to leave it after, each block of time.
 
     whole (1, S, S, B, m) are the cost matrices of m blocks in turn -> (1, S, B, m) twice. Products of all blocks before
     and after each come from doubling the number of blocks in them.
@@ -340,7 +345,7 @@ def _across(whole: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _best_path(steps: torch.Tensor) -> torch.Tensor:
-    """States (B, U) of the cheapest path; steps[i, j, b, u] is the cost of being in i at u coming from j.
+    """Find the states (B, U) of the cheapest path; steps[i, j, b, u] is the cost of being in i at u coming from j.
 
     U is a whole number of blocks. A tree over the time of a block instead of a loop: products of neighbouring cost
     matrices on the way up, the cheapest way to reach and to leave each node on the way down.
@@ -362,7 +367,8 @@ def _best_path(steps: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Index (B, U) of the candidate on the best path, N_CANDIDATES where unvoiced; inputs (B, U, K), mask (B, U).
+    """Choose the index (B, U) of the candidate on the best path, N_CANDIDATES where unvoiced; inputs (B, U, K), mask (B,
+    U).
 
     Costs as in eGeMAPS (after Luengo et al., ICASSP 2007): for a weak or unusual candidate, for changing between voiced
     and unvoiced, for the size of a jump in pitch, and for leaving a candidate that the next better one was far from.
@@ -393,7 +399,9 @@ def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Te
 
 
 def _between(x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """Values of x (B, n, L) at fractional positions (B, n, P) of its last axis, on straight lines between entries."""
+    """Interpolate the values of x (B, n, L) at fractional positions (B, n, P) of its last axis, on straight lines between
+    entries.
+    """
     position = position.clamp(0.0, x.shape[2] - 1.001)
     low = position.floor()
     index = low.long()
@@ -402,7 +410,7 @@ def _between(x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
 
 
 def _shimmer(energy: torch.Tensor, period: torch.Tensor, floor: torch.Tensor) -> torch.Tensor:
-    """Mean change of level in dB (B, n, 1) between the three periods around the middle of a frame.
+    """Compute the mean change of level in dB (B, n, 1) between the three periods around the middle of a frame.
 
     energy (B, n, LONG / FINE) of every FINE samples, period (B, n) in samples. The energy of a whole period is the same
     wherever in the cycle it begins, so that no mark has to be found.
@@ -414,13 +422,15 @@ def _shimmer(energy: torch.Tensor, period: torch.Tensor, floor: torch.Tensor) ->
 
 
 def _jitter(f0: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
-    """Bend (B, n) of the unsmoothed pitch over its neighbours in semitones, which a steady rise or fall has none of."""
+    """Compute the bend (B, n) of the unsmoothed pitch over its neighbours in semitones, which a steady rise or fall has none
+    of.
+    """
     after, before = _neighbours(f0, voiced)
     return (after - 2 * f0 + before).abs().clamp_max(OCTAVE_ERROR) * voiced
 
 
 def _formants(autocorrelation: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Frequency and bandwidth in Hz, and level in dB, of the all-pole envelope around three formants: (B, n, 9).
+    """Compute frequency and bandwidth in Hz, and level in dB, of the all-pole envelope around three formants: (B, n, 9).
 
     They are the centre, the width and the mass of the envelope within a window on each formant's range.
     """
@@ -446,14 +456,16 @@ def _formants(autocorrelation: torch.Tensor, c: dict[str, torch.Tensor]) -> torc
 
 
 def _neighbours(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The frame after and the frame before each frame of x (B, U), itself in place of one outside the mask."""
+    """Return the frame after and the frame before each frame of x (B, U), itself in place of one outside the mask."""
     after = torch.where(F.pad(mask[:, 1:], (0, 1)), F.pad(x[:, 1:], (0, 1)), x)
     before = torch.where(F.pad(mask[:, :-1], (1, 0)), F.pad(x[:, :-1], (1, 0)), x)
     return after, before
 
 
 def _smooth(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over each frame and its neighbours that lie in the mask; x (B, U, K), mask (B, U); 0 outside the mask."""
+    """Compute the mean over each frame and its neighbours that lie in the mask; x (B, U, K), mask (B, U); 0 outside the
+    mask.
+    """
     weight = mask[..., None].to(x.dtype)
     padded, weights = F.pad(x * weight, (0, 0, 1, 1)), F.pad(weight, (0, 0, 1, 1))
     total = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
@@ -462,13 +474,15 @@ def _smooth(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _delta(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Half the difference of the two neighbours of each frame of x (B, U), itself in place of one outside the mask."""
+    """Compute half the difference of the two neighbours of each frame of x (B, U), itself in place of one outside the
+    mask.
+    """
     after, before = _neighbours(x, mask)
     return torch.where(mask, (after - before) / 2, 0.0)
 
 
 def _mean_std(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation (B, K) over the frames of x (B, U, K) in mask (B, U); 0 where there are none."""
+    """Compute mean and standard deviation (B, K) over the frames of x (B, U, K) in mask (B, U); 0 without frames."""
     weight = mask[..., None].to(x.dtype)
     count = weight.sum(1).clamp_min(1)
     mean = (x * weight).sum(1) / count
@@ -477,7 +491,7 @@ def _mean_std(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def _percentiles(x: torch.Tensor, mask: torch.Tensor, points: tuple[float, ...]) -> torch.Tensor:
-    """Interpolated percentiles (B, P) of x (B, U) over the mask."""
+    """Compute interpolated percentiles (B, P) of x (B, U) over the mask."""
     ordered = torch.where(mask, x, torch.inf).sort(dim=1).values
     last = (mask.sum(1, keepdim=True) - 1).clamp_min(0)
     position = last * x.new_tensor(points)
@@ -488,13 +502,13 @@ def _percentiles(x: torch.Tensor, mask: torch.Tensor, points: tuple[float, ...])
 
 
 def _changes(x: torch.Tensor, mask: torch.Tensor, largest: float = math.inf) -> torch.Tensor:
-    """Changes (B, U - 1) of x (B, U) from a frame to the next, 0 unless both lie in the mask, `largest` at most."""
+    """Compute changes (B, U - 1) of x (B, U) between frames, 0 unless both lie in the mask, `largest` at most."""
     change = torch.where(mask[:, 1:] & mask[:, :-1], x[:, 1:] - x[:, :-1], 0.0)
     return change.clamp(-largest, largest)
 
 
 def _slope_statistics(change: torch.Tensor) -> torch.Tensor:
-    """Mean and deviation of rising and of falling slopes (B, 4) per second, from changes (B, U - 1).
+    """Compute mean and deviation of rising and of falling slopes (B, 4) per second, from changes (B, U - 1).
 
     Every change counts by its size: these are statistics of the slope met on a unit of the way up or down, whatever
     ripple lies on the way.
@@ -509,7 +523,7 @@ def _slope_statistics(change: torch.Tensor) -> torch.Tensor:
 
 
 def _peaks_per_second(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Rate (B, 1) of the frames of x (B, U) that are the highest within 50 ms.
+    """Compute the rate (B, 1) of the frames of x (B, U) that are the highest within 50 ms.
 
     A peak counts in full if x rises to it and falls from it by a tenth of the range of x within these 50 ms, else for
     less. Of two that are almost as high either counts, so that rounding does not change the rate.
@@ -519,7 +533,7 @@ def _peaks_per_second(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     frames = x.shape[1]
 
     def within(side: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """The largest value of (B, U) from `first` to `last` frames from each one."""
+        """Return the largest value of (B, U) from `first` to `last` frames from each one."""
         padded = F.pad(side, (reach, reach), value=-torch.inf)
         near = [padded[:, reach + i : reach + i + frames] for i in range(first, last + 1)]
         return torch.stack(near).amax(0)
@@ -534,7 +548,7 @@ def _peaks_per_second(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _run_statistics(on: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Number, mean length and deviation of length in seconds (B, 3) of the runs of `on` (B, U).
+    """Compute number, mean length and deviation of length in seconds (B, 3) of the runs of `on` (B, U).
 
     As in eGeMAPS a gap of one frame does not end a run and a run has at least three frames.
     """
@@ -605,7 +619,7 @@ CUES = {
 
 
 def _contour_statistics(x: torch.Tensor, mask: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-    """The ten statistics of `_contour_names` (B, 10) of x (B, U) over a mask, and of its changes (B, U - 1)."""
+    """Compute the ten statistics of `_contour_names` (B, 10) of x (B, U) over a mask, and of its changes (B, U - 1)."""
     mean, std = _mean_std(x[..., None], mask)
     points = _percentiles(x, mask, (0.2, 0.5, 0.8))
     spread = points[:, 2:] - points[:, :1]
@@ -728,7 +742,7 @@ class SereDynamics(nn.Module):
         return torch.cat(every, dim=2), torch.cat([formants, correlation, harmonics[..., :HARMONIC_BINS], fine], dim=2)
 
     def _voice_quality(self, parts, f0, voiced, power) -> torch.Tensor:
-        """Voice quality (B, n / 2, V) of every other frame, 0 where it is unvoiced."""
+        """Compute the voice quality (B, n / 2, V) of every other frame, 0 where it is unvoiced."""
         jitter, f0, voiced = (_others(x[..., None]) for x in (_jitter(f0, voiced), f0, voiced))
         period = SAMPLING_RATE / (SEMITONE_BASE * torch.exp2(f0 / 12))
         sizes = [3 * len(FORMANTS), PERIOD_MAX - PERIOD_MIN + 1, HARMONIC_BINS, LONG // FINE]
@@ -746,7 +760,7 @@ class SereDynamics(nn.Module):
         return torch.where(voiced, quality, 0.0)
 
     def _functionals(self, spectral, raw, f0, quality, mask, voiced, power) -> torch.Tensor:
-        """Functionals (B, F) in the order of FUNCTIONAL_NAMES."""
+        """Compute the functionals (B, F) in the order of FUNCTIONAL_NAMES."""
         unvoiced = mask & ~voiced
         column = {name: i for i, name in enumerate(_SHORT_NAMES)}
         loudness = spectral[..., 0]

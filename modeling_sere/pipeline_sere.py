@@ -89,7 +89,7 @@ class SerePipeline(AudioClassificationPipeline):
         super().__init__(*args, top_k=top_k, **kwargs)  # all labels: the base class would say 5
 
     def _upload_modified_files(self, *args: Any, **kwargs: Any) -> Any:
-        """What `push_to_hub` publishes is chosen as in that of the model."""
+        """Publish the files that `push_to_hub` of the model would."""
         return self.model._upload_modified_files(*args, **kwargs)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
@@ -168,7 +168,7 @@ class SerePipeline(AudioClassificationPipeline):
         return limits, forward, postprocess
 
     def _chosen(self, emotions: Iterable[str]) -> list[int]:
-        """Positions of the emotions among the labels, in the order of the labels."""
+        """Find the positions of the emotions among the labels, in the order of the labels."""
         known = {_normal(label): i for i, label in self.model.config.id2label.items()}
         if isinstance(emotions, (str, bytes)) or not isinstance(emotions, Iterable):
             raise ValueError(f"emotions is {emotions!r}, expected a list of names")
@@ -201,7 +201,9 @@ class SerePipeline(AudioClassificationPipeline):
         max_bytes: int = MAX_BYTES,
         max_seconds: float = MAX_SECONDS,
     ) -> dict[str, Any]:
-        """The input's `name`, and its `clip` (n,), or its source as `recording` if it lasts over 30 s, left unread."""
+        """Return the input's `name`, and its `clip` (n,), or its source as `recording` if it lasts over 30 s, left
+        unread.
+        """
         inputs = _audio_in(inputs)
         name = name_of(inputs)
         if (url := _url_in(inputs)) is not None:
@@ -235,7 +237,7 @@ class SerePipeline(AudioClassificationPipeline):
         return self.postprocess(self._scored([prepared], **forward_params)[0], **postprocess_params)
 
     def _prepared(self, inputs: Any, preprocess_params: dict) -> dict[str, Any]:
-        """What `preprocess` makes of an input, or its `error`, which travels on to `postprocess` in its place.
+        """Return what `preprocess` makes of an input, or its `error`, which travels on to `postprocess` in its place.
 
         Raised here, it would end the iterators around this pipeline, and every later answer with them.
         """
@@ -245,7 +247,7 @@ class SerePipeline(AudioClassificationPipeline):
             return {"name": name_of(_audio_in(inputs)), "error": error}
 
     def _collate(self, clips: list[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Right-padded float32 input_values (B, N) and attention_mask (B, N).
+        """Pad clips to the right into float32 input_values (B, N) and attention_mask (B, N).
 
         They stay float32 whatever the precision of the model: half precision would bury quiet speech in noise.
         """
@@ -269,7 +271,7 @@ class SerePipeline(AudioClassificationPipeline):
         hop_s: float | None = None,
         max_seconds: float = MAX_SECONDS,
     ) -> list[dict[str, Any]]:
-        """For each input its `name`, and what `_outputs` gives, windows (see `compact`), both, or an `error`."""
+        """Score inputs: for each its `name`, and what `_outputs` gives, windows (see `compact`), both, or an `error`."""
         window, hop = _window_and_hop(window_s, hop_s)
         clips = iter(self._outputs([item["clip"] for item in prepared if "clip" in item], statistics))
         scored = [{**(next(clips) if "clip" in item else {}), "name": item["name"]} for item in prepared]
@@ -291,7 +293,7 @@ class SerePipeline(AudioClassificationPipeline):
         return scored
 
     def _outputs(self, clips: list[np.ndarray], statistics: torch.Tensor | None) -> list[dict[str, Any]]:
-        """For each clip whether it is `silent`, its `logits` (C,) and `highlights` (T,).
+        """Run the model: for each clip whether it is `silent`, its `logits` (C,) and `highlights` (T,).
 
         Silent clips are not shown to the model: they have no logits, and equal highlights.
         """
@@ -327,13 +329,13 @@ class SerePipeline(AudioClassificationPipeline):
     def _windows_of(
         self, blocks: Iterable[np.ndarray], window: int, hop: int, statistics: torch.Tensor | None
     ) -> Iterator[dict[str, Any]]:
-        """See `_scored_windows`."""
+        """Score the windows of a recording: see `_scored_windows`."""
         return self._scored_windows(cut_windows(blocks, window, hop), statistics)
 
     def _scored_windows(
         self, windows: Iterable[tuple[int, np.ndarray]], statistics: torch.Tensor | None
     ) -> Iterator[dict[str, Any]]:
-        """Each window's `start` and `end` (samples), `loudness`, and what `_outputs` gives."""
+        """Yield each window's `start` and `end` (samples), `loudness`, and what `_outputs` gives."""
         windows = iter(windows)
         while several := list(islice(windows, WINDOWS_PER_FORWARD)):
             outputs = self._outputs([samples for _, samples in several], statistics)
@@ -385,7 +387,7 @@ class SerePipeline(AudioClassificationPipeline):
         return_timestamps: bool = False,
         on_error: str = "raise",
     ) -> list[dict[str, Any]] | dict[str, Any]:
-        """The result for one input; `chosen` are the positions of the emotions to choose among."""
+        """Return the result for one input; `chosen` are the positions of the emotions to choose among."""
         if (error := model_outputs.get("error")) is not None:
             if on_error == "raise":
                 raise error
@@ -415,7 +417,7 @@ class SerePipeline(AudioClassificationPipeline):
     def _scoring(
         self, function_to_apply: str | None, chosen: list[int] | None
     ) -> tuple[list[str], Callable[[dict], torch.Tensor | None]]:
-        """The labels in question, and what gives their scores from an output; a silent one has none."""
+        """Return the labels in question, and what gives their scores from an output; a silent one has none."""
         if function_to_apply is None:
             by_problem = {"regression": "none", "multi_label_classification": "sigmoid"}
             function_to_apply = by_problem.get(self.model.config.problem_type, "softmax")
@@ -458,7 +460,7 @@ class _InOrder:
             yield from (outputs[i] for i in range(len(group)))
 
     def _groups(self) -> Iterator[list[dict]]:
-        """Inputs that are in memory at the same time: of recordings, which may be large, one at most."""
+        """Yield inputs that are in memory at the same time: of recordings, which may be large, one at most."""
         group = []
         for item in self.prepared:
             group.append(item)
@@ -470,7 +472,7 @@ class _InOrder:
 
 
 def _window_and_hop(window_s: float = WINDOW_SECONDS, hop_s: float | None = None) -> tuple[int, int]:
-    """Length and distance of windows in samples, whole frames; the distance is half of the length by default."""
+    """Return length and distance of windows in samples, whole frames; the distance is half of the length by default."""
     hop_s = window_s / 2 if hop_s is None else hop_s
     window, hop = (max(1, round(s * SAMPLING_RATE / FRAME_SAMPLES)) * FRAME_SAMPLES for s in (window_s, hop_s))
     if hop > window:
@@ -489,25 +491,25 @@ def _check_finite(output: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _sentence(error: Exception, name: str) -> str:
-    """The error in one line that names the input."""
+    """Put the error into one line that names the input."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return text if name in text else f"{name} cannot be read ({text})"
 
 
 def _audio_in(item: Any) -> Any:
-    """The audio of a row of a dataset, or the item itself."""
+    """Return the audio of a row of a dataset, or the item itself."""
     return item["audio"] if isinstance(item, Mapping) and "audio" in item else item
 
 
 def _url_in(inputs: Any) -> str | None:
-    """The URL that an input is, or that its mapping has as "path" without any content."""
+    """Return the URL that an input is, or that its mapping has as "path" without any content."""
     if isinstance(inputs, Mapping) and all(inputs.get(key) is None for key in ("array", "raw", "bytes")):
         inputs = inputs.get("path")
     return inputs if isinstance(inputs, str) and is_url(inputs) else None
 
 
 def _is_collection(inputs: Any) -> bool:
-    """Whether this is an iterable of inputs that the base class would take for one input."""
+    """Tell whether this is an iterable of inputs that the base class would take for one input."""
     one = (str, bytes, bytearray, memoryview, os.PathLike, np.ndarray, torch.Tensor, Mapping)
     handled = (list, Dataset)
     return (
@@ -538,7 +540,7 @@ def _check_choice(option: str, value: Any, choices: tuple[str, ...]):
 
 
 def _normal(name: str) -> str:
-    """A label as it is compared: in one form of Unicode, without case and surrounding blanks."""
+    """Normalise a label as it is compared: in one form of Unicode, without case and surrounding blanks."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 

@@ -178,7 +178,7 @@ def slim(proto):
 
 
 def _fourier_nodes(name: str, length: int, size: int, graph, helper, numpy_helper) -> list:
-    """Nodes that make `fourier_basis(length, size)` from one period; their constants are put into the graph."""
+    """Return nodes that make `fourier_basis(length, size)` from one period; their constants are put into the graph."""
     angle = -2 * np.pi * np.arange(size) / size
     constants = {
         "sample": np.arange(length)[:, None],

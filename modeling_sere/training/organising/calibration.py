@@ -19,7 +19,7 @@ LOG_TEMPERATURES = (-1.5, 1.5)  # where they are sought: a few clips must not ma
 
 
 def accuracy_of_agreement(agreement: float, num_labels: int) -> float:
-    """Accuracy a of two equally good classifiers that agree this often and whose errors are independent.
+    """Estimate the accuracy a of two equally good classifiers that agree this often and whose errors are independent.
 
     Solves `a^2 + (1 - a)^2 / (num_labels - 1) = agreement` (equation "agreement"); below what chance gives, chance.
     """
@@ -29,7 +29,8 @@ def accuracy_of_agreement(agreement: float, num_labels: int) -> float:
 
 
 def temperature(logits: torch.Tensor, accuracy: float) -> float:
-    """T for which the mean best score of `softmax(logits / T)` over the clips is `accuracy`, or the nearest in bounds.
+    """Find T for which the mean best score of `softmax(logits / T)` over the clips is `accuracy`, or the nearest in
+    bounds.
 
     logits: (n, C).
     """
@@ -80,14 +81,16 @@ def expected_accuracy(adaptation: Adaptation, shots: torch.Tensor, agree: torch.
 
 
 def _answers(adaptation: Adaptation, shots: torch.Tensor, field: InstantaneousResonanceField) -> torch.Tensor:
-    """(n source + n target,) class that a field gives each clip."""
+    """Return the class (n source + n target,) that a field gives each clip."""
     changed = copy.copy(adaptation)
     changed.field = field
     return changed.organise(shots).posteriors.argmax(1)
 
 
 def held_out_folds(shots: torch.Tensor) -> list[torch.Tensor]:
-    """Masks (n,) of the labelled clips that are held out together: of each class every fifth, in the order given."""
+    """Make masks (n,) of the labelled clips that are held out together: of each class every fifth, in the order
+    given.
+    """
     rank = torch.zeros_like(shots)  # of a shot among those of its class
     labelled = shots != UNLABELLED
     for k in shots[labelled].unique():
@@ -96,7 +99,7 @@ def held_out_folds(shots: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _held_out_accuracy(adaptation: Adaptation, shots: torch.Tensor) -> float:
-    """Share of the shots that the field gets right when a fold of them takes part without a label."""
+    """Compute the share of the shots that the field gets right when a fold of them takes part without a label."""
     right = torch.zeros_like(shots, dtype=torch.bool)
     for held_out in held_out_folds(shots):
         answers = _answers(adaptation, shots.masked_fill(held_out, UNLABELLED), adaptation.field)

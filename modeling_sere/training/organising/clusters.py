@@ -8,7 +8,7 @@ ROUNDS = 50  # of moving the centres: few clips change their group after that
 
 
 def clusters(points: torch.Tensor, count: int) -> torch.Tensor:
-    """(n,) group of each point, of at most `count`. points (n, d).
+    """Cluster points: (n,) group of each, of at most `count`. points (n, d).
 
     The start halves the group of most scatter along its leading direction, again and again (Su and Dy, "In search of
     deterministic methods for initializing k-means", 2007); Lloyd's steps follow. Sums are in double precision, so that
@@ -25,7 +25,7 @@ def clusters(points: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _nearest(points: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Tensor:
-    """(n,) group whose mean is nearest to each point; a group that has become empty stays so."""
+    """Find the (n,) group whose mean is nearest to each point; a group that has become empty stays so."""
     sizes = groups.bincount(minlength=count)
     sums = points.new_zeros(count, points.shape[1]).index_add_(0, groups, points)
     centres = sums / sizes.clamp_min(1)[:, None]
@@ -35,7 +35,7 @@ def _nearest(points: torch.Tensor, groups: torch.Tensor, count: int) -> torch.Te
 
 
 def _halved(points: torch.Tensor, count: int) -> torch.Tensor:
-    """(n,) group after up to `count` - 1 halvings; points that are all alike stay together."""
+    """Halve groups: (n,) group after up to `count` - 1 halvings; points that are all alike stay together."""
     groups = torch.zeros(len(points), dtype=torch.long, device=points.device)
     scatters = [_scatter(points)]
     for new in range(1, count):

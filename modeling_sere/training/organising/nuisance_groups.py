@@ -20,14 +20,14 @@ SHRINKAGE = 5.0  # clips' worth of evidence against a group having anything in c
 
 
 def unexplained(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
-    """(n, d) less all that the posteriors (n, C) explain of them: the residual of a least-squares fit."""
+    """Take from values (n, d) all that the posteriors (n, C) explain: the residual of a least-squares fit."""
     gram = posteriors.T @ posteriors
     gram.diagonal().add_(1e-3)  # an emotion without clips
     return values - posteriors @ torch.linalg.solve(gram, posteriors.T @ values)
 
 
 def class_means(values: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
-    """(C, d) mean of each emotion's clips, (n, C) telling how much a clip is of each.
+    """Compute the means (C, d) of each emotion's clips, (n, C) telling how much a clip is of each.
 
     A clip's posteriors times these are taken off it. Where they are unsure this leaves a part of the emotion: a group's
     lean towards one emotion is then taken away in part, as groups are expected to have all of them. That is worth 4
@@ -51,7 +51,7 @@ class NuisanceGroups:
         return centred @ torch.linalg.eigh(centred.T @ centred)[1][:, -size:]
 
     def groups(self, posteriors: torch.Tensor) -> torch.Tensor:
-        """(n,) group of each clip: k-means of what the emotion does not explain of its coordinates."""
+        """Group the clips, (n,): k-means of what the emotion does not explain of its coordinates."""
         return clusters(unexplained(self.coordinates, posteriors), self.count)
 
     def removed(self, posteriors: torch.Tensor, cues: torch.Tensor | None = None):
@@ -73,7 +73,7 @@ class NuisanceGroups:
         return embeddings, cues
 
     def _less(self, values: torch.Tensor, groups: torch.Tensor, posteriors: torch.Tensor) -> torch.Tensor:
-        """(n, d) values less the shrunk mean of their group's residuals."""
+        """Return values (n, d) less the shrunk mean of their group's residuals."""
         rest = values - posteriors @ class_means(values, posteriors)
         sums = values.new_zeros(self.count, values.shape[1]).index_add_(0, groups, rest)
         return values - (sums / (groups.bincount(minlength=self.count) + SHRINKAGE)[:, None])[groups]
