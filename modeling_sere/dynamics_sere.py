@@ -191,7 +191,7 @@ def _formant_moments() -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _constants(device: torch.device) -> dict[str, torch.Tensor]:
-    """Make all windows and filters. They are no buffers: models are built on the meta device, where those would be lost."""
+    """Make all windows and filters. They are no buffers: those are lost where models are built on the meta device."""
     frequency = np.arange(SHORT_FFT // 2 + 1) * SAMPLING_RATE / SHORT_FFT
     centre = (LONG - 1) / 2
     order = np.arange(1, N_MFCC + 1)
@@ -252,7 +252,7 @@ def fourier_basis(length: int, size: int) -> np.ndarray:
 
 
 def power_spectrum(frames: torch.Tensor, size: int, basis: torch.Tensor) -> torch.Tensor:
-    """Compute the power (..., size / 2 + 1) of frames (..., L); a graph has the matrix product with their `fourier_basis`.
+    """Compute the power (..., size / 2 + 1) of frames (..., L); in a graph by a product with `fourier_basis`.
 
     Runtimes of graphs have no transform, or one that loses digits where a frame is quiet.
     """
@@ -290,8 +290,8 @@ def _flux(power: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
 
 
 def _pitch_candidates(power: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Find the log2 frequency (K) and voicing (K) of the best peaks of the subharmonic sum, 1 unless silent: (B, n, 2 K +
-    1).
+    """Find log2 frequency (K) and voicing (K) of the best peaks of the subharmonic sum, 1 unless silent:
+    (B, n, 2 K + 1).
 
     A missing candidate has voicing 0.
     """
@@ -367,8 +367,8 @@ def _best_path(steps: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Choose the index (B, U) of the candidate on the best path, N_CANDIDATES where unvoiced; inputs (B, U, K), mask (B,
-    U).
+    """Choose the index (B, U) of the candidate on the best path, N_CANDIDATES where unvoiced; inputs (B, U, K),
+    mask (B, U).
 
     Costs as in eGeMAPS (after Luengo et al., ICASSP 2007): for a weak or unusual candidate, for changing between voiced
     and unvoiced, for the size of a jump in pitch, and for leaving a candidate that the next better one was far from.
@@ -399,8 +399,8 @@ def _choose_pitch(frequency: torch.Tensor, voicing: torch.Tensor, mask: torch.Te
 
 
 def _between(x: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """Interpolate the values of x (B, n, L) at fractional positions (B, n, P) of its last axis, on straight lines between
-    entries.
+    """Interpolate the values of x (B, n, L) at fractional positions (B, n, P) of its last axis, on straight
+    lines between entries.
     """
     position = position.clamp(0.0, x.shape[2] - 1.001)
     low = position.floor()
@@ -422,15 +422,15 @@ def _shimmer(energy: torch.Tensor, period: torch.Tensor, floor: torch.Tensor) ->
 
 
 def _jitter(f0: torch.Tensor, voiced: torch.Tensor) -> torch.Tensor:
-    """Compute the bend (B, n) of the unsmoothed pitch over its neighbours in semitones, which a steady rise or fall has none
-    of.
+    """Compute the bend (B, n) of the unsmoothed pitch over its neighbours in semitones; a steady rise or fall
+    has none.
     """
     after, before = _neighbours(f0, voiced)
     return (after - 2 * f0 + before).abs().clamp_max(OCTAVE_ERROR) * voiced
 
 
 def _formants(autocorrelation: torch.Tensor, c: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Compute frequency and bandwidth in Hz, and level in dB, of the all-pole envelope around three formants: (B, n, 9).
+    """Compute frequency and bandwidth in Hz, and level in dB, of the envelope around three formants: (B, n, 9).
 
     They are the centre, the width and the mass of the envelope within a window on each formant's range.
     """

@@ -271,7 +271,7 @@ class SerePipeline(AudioClassificationPipeline):
         hop_s: float | None = None,
         max_seconds: float = MAX_SECONDS,
     ) -> list[dict[str, Any]]:
-        """Score inputs: for each its `name`, and what `_outputs` gives, windows (see `compact`), both, or an `error`."""
+        """Score inputs: for each its `name`, and what `_outputs` gives, windows (`compact`), both, or an `error`."""
         window, hop = _window_and_hop(window_s, hop_s)
         clips = iter(self._outputs([item["clip"] for item in prepared if "clip" in item], statistics))
         scored = [{**(next(clips) if "clip" in item else {}), "name": item["name"]} for item in prepared]
