@@ -51,7 +51,7 @@ from modeling_sere.training.encoding.features import FeatureExtraction
 from modeling_sere.training.encoding.pool import Pool, kept_clips
 from modeling_sere.training.organising.adaptation import Adaptation
 from modeling_sere.training.organising.calibration import calibrate
-from modeling_sere.training.organising.carried_sources import Sources
+from modeling_sere.training.organising.carried_sources import Sources, carried_labels
 from modeling_sere.training.refining.refinement import refine
 from modeling_sere.training.refining.tracking import tracked_arguments, trackers
 from modeling_sere.training.reporting.description import describe, origins
@@ -99,7 +99,7 @@ def read_corpora(
     for corpus in filter(None, (source, target)):
         logger.info(read_as(corpus))
     expected = parse_emotions(arguments.emotions, common["label_map"]) if arguments.emotions else None
-    labels = shared_labels(checkpoint.config.labels if source is None else source.labels, target.labels, expected)
+    labels = shared_labels(carried_labels(checkpoint) if source is None else source.labels, target.labels, expected)
     for note in notes_before(source, target, labels, expected):
         logger.warning(note)
     # too few clips or speakers: say so now

@@ -11,7 +11,7 @@ from transformers import AutoModelForAudioClassification
 
 from modeling_sere import SereConfig, SereForAudioClassification, embedding_sere
 from modeling_sere.training.errors import RunError
-from modeling_sere.training.organising.carried_sources import Sources
+from modeling_sere.training.organising.carried_sources import Sources, carried_labels
 
 NAMES = ["anger", "fear", "sadness"]
 
@@ -64,6 +64,16 @@ def test_the_same_names_in_another_order(folder, clips, load, how):
     for name, embeddings in sources_by_name(first).items():
         assert len(embeddings) == 2 and torch.equal(embeddings, sources_by_name(model)[name])
     sources = Sources(model, ["fear", "sadness"])  # as train_sere.py --model takes them
+    assert torch.equal(sources.domain.embeddings[sources.references == 0], sources_by_name(first)["fear"])
+
+
+def test_names_of_a_checkpoint_are_read_as_those_of_corpora(folder):
+    """Whatever their case and Unicode form, and in German."""
+    first = SereForAudioClassification.from_pretrained(folder)
+    model = SereForAudioClassification.from_pretrained(folder)
+    model.config.id2label = dict(enumerate(("WUT", "A\u0308ngstlich", "Sad\u200bness")))
+    assert carried_labels(model) == first.config.labels == ["anger", "fear", "sadness"]
+    sources = Sources(model, ["fear", "sadness"])
     assert torch.equal(sources.domain.embeddings[sources.references == 0], sources_by_name(first)["fear"])
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import unicodedata
 
 import numpy as np
 import pytest
@@ -123,3 +124,11 @@ def test_damaged_archives_are_read_or_refused_in_one_line(tmp_path_factory, plac
         _samples("damaged.tar", path, "set")
     except RunError as error:
         assert str(error).isprintable()
+
+
+def test_files_of_one_clip_in_different_unicode_forms(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "żółć") for form in ("NFC", "NFD"))
+    members = {f"{composed}{k}.wav": wav(k) for k in range(2)}
+    members |= {f"{decomposed}{k}.cls": emotion for k, emotion in enumerate(("anger", "fear"))}
+    (tmp_path / "a.tar").write_bytes(tar(members))
+    assert load_corpus(tmp_path / "a.tar").labels == ["anger", "fear"]

@@ -1,5 +1,7 @@
 """A README.md chooses among the files of its own folder, and nowhere else."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,3 +111,17 @@ def test_what_datasets_would_read_beside_the_readme_is_not_followed(tmp_path, ca
     yaml = "configs:\n- config_name: default\n  data_files: ../away/*.parquet\n"
     fill(root, texts={".huggingface.yaml": yaml, "set.py": "raise SystemExit"})
     assert len(load_corpus(root)) == 4
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_either_unicode_form(tmp_path, forms):
+    there, given = (unicodedata.normalize(form, "zażółć") for form in forms)
+    configs = f"- config_name: {given}\n  data_files: {given}*\n- config_name: other\n  data_files: none"
+    fill(tmp_path, texts={"README.md": f"---\nconfigs:\n{configs}\n---\n"})
+    names = [f"{there}.parquet"]
+    assert configured_files("set", tmp_path, names, there.upper()) == {"train": names}
+
+
+def test_no_names(configured):
+    with pytest.raises(RunError, match="data_files that name no file"):
+        configured("- data_files: []")

@@ -101,7 +101,7 @@ def _samples(name: str, path: Path, corpus: str) -> list[_Sample]:
                 if not member.isreg() or not stem or not dot:
                     continue  # folders, links, hidden files
                 check_writable(member.name, title)
-                key = posixpath.join(folder, stem)
+                key = clean_name(posixpath.join(folder, stem))  # its files may be spelled in different Unicode forms
                 sample = samples.setdefault(key, _Sample(name, key, {}, {}))
                 if posixpath.splitext(base)[1].lower() in AUDIO_SUFFIXES:
                     sample.audio[suffix] = member

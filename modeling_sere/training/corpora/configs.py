@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
-from modeling_sere.training.corpora.names import listed, shown
+from modeling_sere.training.corpora.names import listed, normal_name, shown
 from modeling_sere.training.corpora.readme import front_matter
 from modeling_sere.training.errors import RunError
 
@@ -36,18 +37,23 @@ def configured_files(corpus: str, folder: Path, names: list[str], config: str | 
                 f"README.md of {corpus} takes data from {shown(pattern)}, outside the folder, which is not followed:"
                 " put the files into the folder and mend its configs"
             )
-        found = [name for name in names if re.fullmatch(_regular_expression(pattern), name)]
+        form = re.compile(_regular_expression(normalize("NFC", pattern)))
+        found = [name for name in names if form.fullmatch(normalize("NFC", name))]
         if not found:
             raise RunError(
                 f"README.md of {corpus} takes data from {shown(pattern)}, but there is no parquet, arrow or tar file of"
                 " this name"
             )
         files.setdefault(split, []).extend(name for name in found if name not in files.get(split, []))
+    if not files:
+        raise RunError(f"README.md of {corpus} has data_files that name no file: mend its configs")
     return files
 
 
 def _chosen(corpus: str, configs: list[dict], config: str | None) -> dict:
     named = {str(entry.get("config_name", "default")): entry for entry in configs}
+    if config is not None and config not in named:
+        config = next((name for name in named if normal_name(name) == normal_name(config)), config)
     if config is not None and config not in named:
         raise RunError(f"{corpus} has no configuration {shown(config)!r}, only {listed(named)}")
     default = next((name for name, entry in named.items() if str(entry.get("default")).lower() == "true"), None)

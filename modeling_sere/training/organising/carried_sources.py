@@ -4,8 +4,14 @@ import torch
 
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED
+from modeling_sere.training.corpora.labels import Spellings
 from modeling_sere.training.errors import RunError
 from modeling_sere.training.organising.view import Embedded
+
+
+def carried_labels(checkpoint: SereForAudioClassification) -> list[str]:
+    """Return the emotions of a checkpoint as those of corpora are read, in the order of its classes."""
+    return [Spellings().emotion(label) for label in checkpoint.config.labels]
 
 
 class Sources:
@@ -21,8 +27,7 @@ class Sources:
 
     def __init__(self, checkpoint: SereForAudioClassification, labels: list[str]):
         self.labels, self.skipped = labels, []
-        known = checkpoint.config.labels
-        index = {known.index(label): k for k, label in enumerate(labels)}
+        index = {place: labels.index(name) for place, name in enumerate(carried_labels(checkpoint)) if name in labels}
         if checkpoint.source_labels is None:
             raise RunError("--model carries no labelled clips: name a labelled corpus as --source.")
         classes = torch.tensor([index.get(k, UNLABELLED) for k in checkpoint.source_labels.tolist()], dtype=torch.long)
