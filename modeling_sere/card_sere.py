@@ -1,4 +1,4 @@
-"""The card (README.md) of a model that is pushed from Python rather than by the run that made it."""
+"""The card (README.md) of a model that is saved or pushed from Python rather than by the run that made it."""
 
 import filecmp
 import logging
@@ -39,7 +39,7 @@ classifier("clip.wav")
 `trust_remote_code=True` runs the code that lies beside the weights: read it first, or pin a `revision` that you have
 read.
 
-**Results of these weights: not measured.** This card was written while pushing, without the results of a run. What
+**Results of these weights: not measured.** This card was written while saving, without the results of a run. What
 unlabelled data the weights were adapted on is not recorded here. The terms of all data and models that they were made
 from may bind what you do with them.
 
@@ -58,7 +58,7 @@ def put_card(
     labels: list[str],
     source_corpus: dict[str, str],
 ) -> None:
-    """Write the README.md of weights that are to be uploaded from a folder.
+    """Write the README.md of weights that were saved in a folder.
 
     Weights that are byte for byte those of the local folder they were loaded from keep its card and plots, if these are
     files of that folder itself and what SERE writes under their names. All others get a card that says what they were
@@ -66,7 +66,7 @@ def put_card(
 
     Args:
         folder: holds the saved model.
-        repo_id: its name on the Hub.
+        repo_id: its name on the Hub, or `UNNAMED`.
         origin: where the model was loaded from: a folder, a name on the Hub, or "". on_hub: whether it was the Hub; the
             path of a folder is told to nobody.
         labels: its emotions. source_corpus: what its configuration knows of the corpus of its labelled clips.
@@ -103,7 +103,7 @@ def _new_card(repo_id: str, base_model: str | None, labels: list[str], source_co
     corpus = [f"{key} {plain(text)}" for key, text in source_corpus.items()]
     facts.append(f"Corpus of its labelled clips: {', '.join(corpus) or 'not recorded'}.")
     return TEXT.format(
-        name=plain(repo_id.split("/")[-1]),
+        name="SERE" if repo_id == UNNAMED else plain(repo_id.split("/")[-1]),
         repo_id=repo_id,
         base_model=f"base_model: {base_model}\n" if base_model else "",
         facts=" ".join(facts),

@@ -14,12 +14,12 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, SequenceClassifierOutput
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file, logging
 
-from .card_sere import put_card
+from .card_sere import UNNAMED, put_card
 from .configuration_sere import NUM_CUES, SereConfig
 from .dynamics_sere import CUES, FRAME_NAMES, FUNCTIONAL_NAMES, SereDynamics, from_onset
 from .embedding_sere import SereEmbedding, moments
 from .encoder_sere import SereEncoder, frame_lengths
-from .published_sere import check_writable, published
+from .published_sere import CARD, check_writable, published
 from .resonance_sere import UNLABELLED, LinearMap, TripleResonanceInteractionChain
 from .weights_sere import check_finite, check_weights
 
@@ -162,7 +162,8 @@ class SerePreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
         """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code.
 
-        Weights are always one file, model.safetensors, as no other is read.
+        A card is written where there is none: that of the folder the weights came from, if they are unchanged, or one
+        that says that nothing was measured. Weights are always one file, model.safetensors, as no other is read.
 
         Raises:
             ValueError: a file that would be written is a link or no regular file (see `check_writable`), a `variant` is
@@ -190,8 +191,15 @@ class SerePreTrainedModel(PreTrainedModel):
             check_writable(save_directory)
             feature_extractor().save_pretrained(save_directory)
         self.config.validate_labels()
+        if self.config.encoder_config is not None:
+            self.config.encoder_config.dtype = None  # the encoder's is the model's own
         kwargs["max_shard_size"] = sys.maxsize
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process and not os.path.exists(os.path.join(save_directory, CARD)):
+            self._put_card(save_directory, UNNAMED)
+
+    def _put_card(self, folder, repo_id: str):
+        put_card(folder, repo_id, *self._origin, self.config.labels, self.config.source_corpus)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None, **kwargs):
         """As in transformers, where WavLM's layers in re-entrant checkpoints call each other for ever."""
@@ -210,7 +218,7 @@ class SerePreTrainedModel(PreTrainedModel):
         Before it transformers' empty card makes way for one of this model: there is no public place between its saving
         and its uploading.
         """
-        put_card(working_dir, repo_id, *self._origin, self.config.labels, self.config.source_corpus)
+        self._put_card(working_dir, repo_id)
         files = published(working_dir)
         ours = {name.partition("/")[0] for name in files}
         if "plots" in ours:  # transformers takes all of a folder

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification
+from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, pipeline
 
 from modeling_sere import SereForAudioClassification
+from modeling_sere.modeling_sere import feature_extractor
+from modeling_sere.pipeline_sere import SerePipeline
 
 FILES = {
-    "config.json", "model.safetensors", "preprocessor_config.json",
+    "README.md", "config.json", "model.safetensors", "preprocessor_config.json",
     "configuration_sere.py", "modeling_sere.py", "embedding_sere.py", "encoder_sere.py", "dynamics_sere.py",
     "resonance_sere.py", "pipeline_sere.py", "timeline_sere.py", "audio_sere.py", "decoding_sere.py",
     "fetching_sere.py", "card_sere.py", "published_sere.py", "weights_sere.py", "stream_sere.py",
@@ -200,3 +202,41 @@ def test_weights_that_are_a_pickle_are_refused(saved, tmp_path, index):
     for load in (SereForAudioClassification, AutoModel, AutoModelForAudioClassification):
         with pytest.raises(OSError, match="pickled has no model.safetensors: SERE reads no other weights"):
             load.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_a_saved_pipeline_is_a_whole_repository(saved, tmp_path, clips):
+    """Saved from one whose card has results; that card goes along, and another is written only for other weights."""
+    root, _ = saved
+    first = shutil.copytree(root / "wavlm", tmp_path / "first")
+    (first / "README.md").write_text((first / "README.md").read_text().replace("not measured", "43.1 % UAR"))
+    pipe = pipeline("audio-classification", model=str(first), trust_remote_code=True, device="cpu")
+    pipe.save_pretrained(tmp_path / "second")
+    assert set(os.listdir(tmp_path / "second")) >= FILES
+    assert "43.1 % UAR" in (tmp_path / "second" / "README.md").read_text()
+    again = pipeline("audio-classification", model=str(tmp_path / "second"), trust_remote_code=True, device="cpu")
+    clip = {"array": clips[0].numpy(), "sampling_rate": 16000}
+    assert again(clip) == pipe(clip) and type(again).__name__ == "SerePipeline"
+    torch.nn.init.zeros_(again.model.classifier.weight)
+    again.save_pretrained(tmp_path / "third")
+    assert "Results of these weights: not measured" in (tmp_path / "third" / "README.md").read_text()
+    (tmp_path / "third" / "README.md").write_text("mine")
+    again.save_pretrained(tmp_path / "third")
+    assert (tmp_path / "third" / "README.md").read_text() == "mine"
+
+
+def test_small_shards_are_asked_for(saved, tmp_path, clips):
+    root, models = saved
+    models["wavlm"].save_pretrained(tmp_path, max_shard_size="10KB")
+    loaded = SereForAudioClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(clips[0][None]).logits, models["wavlm"](clips[0][None]).logits)
+
+
+def test_a_pipeline_around_a_model_in_memory(saved, clips):
+    """transformers looks for a pipeline's code in a repository, so that a model in memory needs the class named."""
+    model = saved[1]["none"]
+    pipe = pipeline(
+        "audio-classification", model=model, feature_extractor=feature_extractor(), pipeline_class=SerePipeline,
+        device="cpu",
+    )  # fmt: skip
+    assert isinstance(pipe, SerePipeline) and pipe(clips[0].numpy(), return_timestamps=True)["chunks"]

@@ -124,6 +124,7 @@ def test_the_calls_of_the_stock_script(stream, pushed, data, tmp_path):
     seen = [entry["eval_accuracy"] for entry in trainer.state.log_history if "eval_accuracy" in entry]
     assert best == max(seen)
     trainer.save_model()
+    assert "Results of these weights: not measured" in (tmp_path / "README.md").read_text()
     predicted = trainer.predict(trainer.eval_dataset)
     assert predicted.predictions.shape == (18, 3)
     again = pipeline("audio-classification", model=str(tmp_path), trust_remote_code=True, device="cpu")
