@@ -6,9 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 import torch
@@ -576,3 +578,28 @@ def test_two_processes_make_the_same_model_as_one(train, flags, tmp_path, data):
     assert len(rows) == len(set(rows)) == 48  # every clip was encoded once, by one of the two
     train(output_dir=tmp_path / "one", cache_dir=tmp_path / "another cache")
     assert differences(tmp_path / "one", tmp_path / "two", 1e-5) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills one process by its number")
+def test_one_process_of_two_dying_ends_the_other(flags, tmp_path):
+    """Within a minute, without a result, and in words; then --resume goes on."""
+    options = {"refine_steps": 5000, "batch_size": 2, "draws": 1}
+    words = [tool("torchrun"), "--standalone", "--nproc_per_node", "2", SCRIPT, *flags(**options)]
+    with open(tmp_path / "said", "w") as said:
+        process = subprocess.Popen(
+            words, env=environment(tmp_path), cwd=tmp_path, stdout=said, stderr=said, start_new_session=True
+        )
+    try:
+        while process.poll() is None and "Refining" not in (tmp_path / "said").read_text():
+            time.sleep(0.1)
+        ranks = {child.environ()["RANK"]: child for child in psutil.Process(process.pid).children(recursive=True)}
+        ranks["1"].kill()
+        began = time.monotonic()
+        assert process.wait(timeout=60) != 0
+        assert time.monotonic() - began < 60 and not ranks["0"].is_running()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    lines = [line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("train_sere.py: ")]
+    assert lines and all("--resume" in line for line in lines)
+    assert not (tmp_path / "run").exists() and (tmp_path / "run.partial").exists()
