@@ -2,7 +2,7 @@
 
 import { Peaks, colourOf, drawWaveform } from "./drawing.js";
 import { LANGUAGES, chosenLanguage, cuesInWords, filled, standingOut } from "./languages.js";
-import { MIN_SECONDS, Model } from "./model.js";
+import { CLIP_SECONDS, MIN_SECONDS, Model } from "./model.js";
 import { Microphone, decoded } from "./sounds.js";
 import { csv, labelOf, momentOf, sorted } from "./table.js";
 import { RATE, isSilent, joined } from "./windows.js";
@@ -293,11 +293,21 @@ async function analyseAll(files) {
   setState({ key: "ready" });
 }
 
+/**
+ * A long recording of a voice counts as several clips, as the model takes no more than 30 s at once.
+ * @param {Float32Array} samples
+ */
+function inClips(samples) {
+  const size = CLIP_SECONDS * RATE;
+  return Array.from({ length: Math.ceil(samples.length / size) }, (_, k) => samples.slice(k * size, (k + 1) * size));
+}
+
 /** @param {Float32Array[]} added @param {string} name */
 async function enrol(added, name) {
   setState({ key: "working", name });
-  const audible = added.filter((samples) => samples.length >= MIN_SECONDS * RATE && !isSilent(samples));
-  if (audible.length < added.length) complain("tooSilent", { name });
+  const pieces = added.flatMap(inClips);
+  const audible = pieces.filter((samples) => samples.length >= MIN_SECONDS * RATE && !isSilent(samples));
+  if (!audible.length) complain("tooSilent", { name });
   if (audible.length) {
     voiceClips.push(...audible);
     await model.enrol(voiceClips);

@@ -190,3 +190,9 @@ def test_a_token_that_may_only_read_is_told(folder, fast, hub, tmp_path, monkeyp
     with pytest.raises(SystemExit, match="the token of anneliese may only read"):
         command(monkeypatch, folder, "--output", tmp_path / "page", "--push", "org/demo")
     assert not (tmp_path / "page").exists() and ("space", "org/demo") not in hub.repositories
+
+
+def test_an_installed_package_has_the_files_of_the_page():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'space = ["page/*"]' in project and '"space"]' in project
+    assert all(path.is_file() for path in space.SOURCES.iterdir())
