@@ -78,7 +78,7 @@ def saved(make_model, encoder_config, clips, tmp_path_factory):
             options["encoder_config"] = AutoConfig.from_pretrained(root / f"{name}-encoder")
         model = models[name] = make_model(name, num_sources=3, **options)
         for buffer in (model.source_embeddings, model.source_cues, model.sere.embedding.voice_weight):
-            buffer.normal_()
+            buffer.uniform_(-0.1, 0.1)
         model.source_labels.copy_(torch.arange(3))
         model.save_pretrained(root / name)
     torch.save({"clips": clips}, root / "given.pt")

@@ -406,7 +406,7 @@ def test_sources_travel_in_buffers(tmp_path):
     config = SereConfig(num_sources=4)
     model = SereForAudioClassification(config)
     assert model.source_labels.tolist() == [-100] * 4 and model.source_cues.shape == (4, 5)
-    model.source_embeddings.normal_()
+    model.source_embeddings.uniform_(-0.1, 0.1)
     model.source_labels.copy_(torch.tensor([0, 1, 0, 1]))
     model.save_pretrained(tmp_path)
     again = SereForAudioClassification.from_pretrained(tmp_path)
