@@ -5,6 +5,8 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from modeling_sere.training import arguments
 from modeling_sere.training.arguments import SereArguments, parse_arguments
@@ -169,3 +171,33 @@ def test_odd_json_files_are_one_sentence(tmp_path, content):
     with pytest.raises(RunError) as caught:
         parse_arguments([str(tmp_path / "run.json")])
     assert "\n" not in str(caught.value)
+
+
+names = st.sampled_from(["shots", "seed", "draws", "source", "streaming", "learning_rate", "setting", "label_map", "x"])
+values = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=40)
+    | st.dictionaries(names | st.text(max_size=5), values, max_size=4).map(lambda flags: json.dumps(flags).encode())
+)
+def test_any_json_file_is_flags_or_one_sentence(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    try:
+        assert isinstance(parse_arguments([str(tmp_path / "run.json")]), SereArguments)
+    except RunError as error:
+        assert str(error).strip() and len(str(error).splitlines()) == 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["--shots", "--seed=1", "-h=", "--", "-", "@x"]) | st.text(max_size=8), max_size=3))
+def test_any_command_line_is_flags_or_one_sentence(words):
+    try:
+        assert isinstance(parse_arguments(words), SereArguments)
+    except RunError as error:
+        assert str(error).strip() and len(str(error).splitlines()) == 1
+    except SystemExit as ended:
+        assert ended.code == 0  # what begins with -h asks for help

@@ -7,7 +7,13 @@ from safetensors import SafetensorError
 
 
 class RunError(ValueError):
-    """A run cannot go on: one sentence that says what is wrong, where, and what to do."""
+    """A run cannot go on: one sentence that says what is wrong, where, and what to do.
+
+    It is one line, whatever names of files and texts of strangers are in it.
+    """
+
+    def __init__(self, sentence: str):
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence))
 
 
 def first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from modeling_sere.training.errors import first_line, writing
+from modeling_sere.training.errors import RunError, first_line, writing
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,19 @@ class Checkpoints:
                     _remove(self.folder / str(other))
 
     def restore(self) -> int:
-        """Load the newest state that is whole; the step to go on with, 0 if there is none."""
+        """Load the newest state that is whole; return the step to go on with, 0 if there is none.
+
+        Raises:
+            RunError: a state that is whole and still cannot be loaded, as of another version of torch.
+        """
         for step in self._steps():
             folder = self.folder / str(step)
             if _is_whole(folder):
-                self.accelerator.load_state(str(folder))
+                try:
+                    self.accelerator.load_state(str(folder))
+                except Exception as error:  # whatever is in there; half of it may be loaded, so no other one will do
+                    reason = first_line(error) or type(error).__name__
+                    raise RunError(f"The checkpoint {folder} cannot be loaded ({reason}): delete it.") from error
                 return step
             logger.warning("The checkpoint of step %d is damaged and not used.", step)
         return 0
@@ -102,5 +110,5 @@ def _file_digest(path: Path) -> str:
 def _is_whole(folder: Path) -> bool:
     try:
         return json.loads((folder / DIGESTS).read_text()) == _digests(folder)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
