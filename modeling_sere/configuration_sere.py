@@ -148,11 +148,18 @@ class SereConfig(PreTrainedConfig):
         Raises:
             ValueError: a field is out of its range, or names code of another repository.
         """
+        if not isinstance(config_dict, dict):
+            raise ValueError("config.json is none of a SERE model: it holds no JSON object.")
         _refuse_foreign_code(config_dict)
-        result = super().from_dict(config_dict, **_both_ways(kwargs))
-        config = result[0] if isinstance(result, tuple) else result
-        config._number_labels()
-        config._validate()
+        try:
+            result = super().from_dict(config_dict, **_both_ways(kwargs))
+            config = result[0] if isinstance(result, tuple) else result
+            config._number_labels()
+            config._validate()
+        except ValueError as error:
+            raise ValueError(_one_sentence(error)) from error
+        except Exception as error:  # transformers meets what is in a stranger's file in many places
+            raise ValueError(f"config.json is none of a SERE model ({_one_sentence(error)}).") from error
         return result
 
     def _number_labels(self):
@@ -199,7 +206,7 @@ class SereConfig(PreTrainedConfig):
             if not _is_number(value) or not low <= value <= high:
                 raise ValueError(f"{name} must be a number from {low} to {high}, not {value!r}.")
         for name, low, high in (
-            ("field_rounds", 0, 1000), ("nuisance_rounds", 0, 100), ("field_passes", 0, 100),
+            ("field_rounds", 0, 100), ("nuisance_rounds", 0, 20), ("field_passes", 0, 100),
             ("num_sources", 0, MAX_SOURCES), ("num_voice_groups", 1, 2),
         ):  # fmt: skip
             value = getattr(self, name)
@@ -257,17 +264,35 @@ def _both_ways(options: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_foreign_code(values: dict):
     """ "owner/name--" before a class, or a kernel "owner/name", means the newest code of that repository."""
-    pipelines = values.get("custom_pipelines") or {}
-    parts = (values, values.get("encoder_config") or {})
-    classes = [*(values.get("auto_map") or {}).values(), *(task.get("impl") for task in pipelines.values())]
-    foreign = [str(place).partition("--")[0] for place in classes if "--" in str(place)]
-    kernels = [str(part.get(option)) for part in parts for option in ("attn_implementation", "_attn_implementation")]
+    parts = [part for part in (values, values.get("encoder_config")) if isinstance(part, dict)]
+    classes = [text for part in parts for key in ("auto_map", "custom_pipelines") for text in _texts(part.get(key))]
+    foreign = [place.partition("--")[0] for place in classes if "--" in place]
+    kernels = [text for part in parts for key, value in part.items() if "attn_implementation" in key.lower()
+               for text in _texts(value)]  # fmt: skip
     foreign += [kernel for kernel in kernels if "/" in kernel]
     if foreign:
         raise ValueError(
-            f"config.json takes code from {foreign[0]}, and a pinned revision does not reach there: ask the model's "
-            "owner to put its code beside it."
+            f"config.json takes code from {foreign[0][:100]}, and a pinned revision does not reach there: ask the "
+            "model's owner to put its code beside it."
         )
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in something of JSON, however deep."""
+    found, waiting = [], [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, (list, tuple)):
+            waiting += part
+    return found
+
+
+def _one_sentence(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
 
 
 def _encoder_config(value) -> PreTrainedConfig | None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.audio_utils import mel_filter_bank, window_function
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.wav2vec2_bert.modeling_wav2vec2_bert import (
@@ -23,6 +23,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_sere import FRAME_SAMPLES
+from .weights_sere import check_beside, check_finite
 
 WINDOW_FRAMES = 1500  # 30 s: what Whisper's position table holds, and a bound on attention memory for the others
 
@@ -284,9 +285,21 @@ class SereEncoder(nn.Module):
         """Warm-start from a plain encoder repository (`AutoModel.from_pretrained`); unused upper layers are dropped.
 
         Raises:
-            ValueError: the repository is of another type or lacks weights that this encoder needs.
+            ValueError: the repository is of another type, lacks weights that this encoder needs, has adapters, weights
+                that are not finite, or code of its own.
         """
-        full, info = AutoModel.from_pretrained(name_or_path, dtype=torch.float32, output_loading_info=True, **kwargs)
+        check_beside(name_or_path, kwargs)
+        config = AutoConfig.from_pretrained(name_or_path, trust_remote_code=False, **kwargs)
+        if config.model_type == "wav2vec2-bert":  # as above: a table of any length would be computed
+            config.max_source_positions = WINDOW_FRAMES
+        full, info = AutoModel.from_pretrained(
+            name_or_path,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **kwargs,
+        )
         if full.config.model_type != self.model_type:
             raise ValueError(f"{name_or_path} is of type {full.config.model_type}, not {self.model_type}.")
         prefix = "encoder." if self.model_type == "whisper" else ""
@@ -296,6 +309,7 @@ class SereEncoder(nn.Module):
         lacking += sorted(initialised & {name for name, p in self.model.named_parameters() if p.requires_grad})
         if lacking:
             raise ValueError(f"{name_or_path} lacks encoder weights, for example {lacking[0]}: give another encoder.")
+        check_finite(self, str(name_or_path))
 
     def forward(
         self,

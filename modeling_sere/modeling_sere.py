@@ -21,7 +21,7 @@ from .embedding_sere import SereEmbedding, moments
 from .encoder_sere import SereEncoder, frame_lengths
 from .published_sere import CARD, check_writable, published
 from .resonance_sere import UNLABELLED, LinearMap, TripleResonanceInteractionChain
-from .weights_sere import check_finite, check_weights
+from .weights_sere import check_beside, check_finite, check_weights
 
 logger = logging.get_logger(__name__)
 
@@ -121,13 +121,19 @@ class SerePreTrainedModel(PreTrainedModel):
 
         Raises:
             OSError: there is no such file, or the repository cannot be reached.
-            ValueError: the file does not hold what config.json calls for, or holds NaN (see `check_weights`).
+            ValueError: the file does not hold what config.json calls for, or holds NaN (see `check_weights`), or a file
+                beside it would change the model or run other code (see `check_beside`).
         """
         name = pretrained_model_name_or_path
         if name is None:
             return super().from_pretrained(name, *model_args, **kwargs)
         options = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
         place = {option: kwargs[option] for option in options if kwargs.get(option) is not None}
+        if (kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path") is not None:
+            raise ValueError(
+                f"{kwargs['adapter_kwargs']['_adapter_model_path']} has adapters: load {name} by its name."
+            )
+        check_beside(name, place, feature_extractor().to_dict())
         weights = cached_file(name, SAFE_WEIGHTS_NAME, _raise_exceptions_for_missing_entries=False, **place)
         if weights is None:
             raise OSError(
@@ -311,6 +317,8 @@ class SereModel(SerePreTrainedModel):
         if not torch.compiler.is_compiling():  # a graph must not look at values
             longest = int(attention_mask.long().sum(1).max())  # padding beyond it costs time for nothing
             input_values, attention_mask = input_values[:, :longest], attention_mask[:, :longest]
+            if not bool((input_values.float() * attention_mask).square().sum().isfinite()):
+                raise ValueError("input_values hold NaN, or numbers far beyond those of samples from -1 to 1.")
         waveform, attention_mask = from_onset(input_values.float(), attention_mask)
         dynamics = self.dynamics(waveform, attention_mask)
         streams = dynamics.frames, dynamics.functionals
@@ -507,8 +515,9 @@ class SereForAudioClassification(SerePreTrainedModel):
         if gone := len(kept) - int(kept.sum()):
             lost = ", ".join(label for label in labels if label not in now)
             logger.warning("%s: %d labelled sources are dropped, as their emotions are gone: %s.", name, gone, lost)
-        self.source_labels, self.config.num_sources = moved[kept], int(kept.sum())
-        self.source_embeddings, self.source_cues = self.source_embeddings[kept], self.source_cues[kept]
+        self.config.num_sources = int(kept.sum())
+        for buffer, values in (("embeddings", self.source_embeddings), ("cues", self.source_cues), ("labels", moved)):
+            setattr(self, f"source_{buffer}", values[kept] if self.config.num_sources else None)
 
     def losses(self, features, embeddings, logits, labels, statistics=None) -> dict[str, torch.Tensor]:
         """Parts of the loss and their weighted sum, as in docs/method.md ("Loss").

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import cached_file
 
 MAX_HEADER = 2**22  # bytes: a thousand tensors take 2**17
 BYTES = {
@@ -75,6 +76,46 @@ def check_finite(model: nn.Module, name: str):
                 f"{name}: {tensor} holds numbers of {found:.3g}, where {largest:g} is the most that means anything, "
                 "so the model can answer nothing."
             )
+
+
+def check_beside(name: str, place: dict, extractor: dict | None = None) -> None:
+    """Pass if no file beside the weights has transformers run foreign code, add weights, or change the audio.
+
+    Args:
+        name: a folder or a repository. place: where transformers looks for its files (revision, token, ...).
+        extractor: the feature extractor that the model was made with; None for a plain encoder, whose own is taken.
+
+    Raises:
+        ValueError: adapters, or a feature extractor of another kind or with code of its own.
+    """
+    if _beside(name, "adapter_config.json", place) is not None:
+        raise ValueError(
+            f"{name} has adapters (adapter_config.json), which would change its weights without a word: merge them "
+            "into the weights, or remove them."
+        )
+    for file in ("preprocessor_config.json", "processor_config.json") if extractor is not None else ():
+        path = _beside(name, file, place)
+        try:
+            with open(path or os.devnull, "rb") as opened:
+                values = json.loads(opened.read(MAX_HEADER) or b"{}")
+            parts = [values, values.get("feature_extractor") or {}]
+            odd = [
+                key for part in parts for key in part if key == "auto_map" or part[key] != extractor.get(key, part[key])
+            ]
+        except (AttributeError, OSError, RecursionError, TypeError, ValueError) as error:
+            raise ValueError(f"{name}: {file} is no feature extractor's ({_line(error)}).") from error
+        if odd:
+            raise ValueError(
+                f"{name}: {file} has a feature extractor with {odd[0]!r} of its own, which would run other code than "
+                "the model's or give it other samples."
+            )
+
+
+def _beside(name: str, file: str, place: dict) -> str | None:
+    try:
+        return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **place)
+    except OSError:  # offline, and never fetched: transformers will not find it either
+        return None
 
 
 def read_header(path: str, name: str) -> dict[str, tuple[str, tuple[int, ...]]]:

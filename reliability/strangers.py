@@ -311,10 +311,90 @@ def attention_of_another_repository_in_the_encoder(folder, mark):
     change_encoder(folder, attn_implementation="owner/kernel")
 
 
+def _extractor_with_code(folder: Path, mark: Path, **changes) -> dict:
+    (folder / "extractor_sere.py").write_text(f"open({str(mark)!r}, 'w')\nraise SystemExit\n")
+    values = json.loads((folder / "preprocessor_config.json").read_text())
+    return values | {"auto_map": {"AutoFeatureExtractor": "extractor_sere.Extractor"}} | changes
+
+
+@spoils("preprocessor_config.json has a feature extractor with 'auto_map' of its own")
+def feature_extractor_with_code(folder, mark):
+    (folder / "preprocessor_config.json").write_text(json.dumps(_extractor_with_code(folder, mark)))
+
+
+@spoils("preprocessor_config.json has a feature extractor with 'auto_map' of its own")
+def feature_extractor_of_another_repository(folder, mark):
+    place = {"AutoFeatureExtractor": f"{_elsewhere(folder, mark)}--modeling_sere.Extractor"}
+    values = _extractor_with_code(folder, mark, auto_map=place)
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+
+
+@spoils("processor_config.json has a feature extractor with 'auto_map' of its own")
+def processor_with_code(folder, mark):
+    values = {"feature_extractor": _extractor_with_code(folder, mark)}
+    (folder / "processor_config.json").write_text(json.dumps(values))
+
+
+@spoils("preprocessor_config.json has a feature extractor with 'feature_extractor_type' of its own")
+def feature_extractor_of_another_type(folder, mark):
+    values = json.loads((folder / "preprocessor_config.json").read_text())
+    values["feature_extractor_type"] = "WhisperFeatureExtractor"
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+
+
+@spoils("preprocessor_config.json has a feature extractor with 'do_normalize' of its own")
+def feature_extractor_that_changes_the_audio(folder, mark):
+    values = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(values | {"do_normalize": True}))
+
+
+@spoils("preprocessor_config.json is no feature extractor's")
+def feature_extractor_that_is_no_json(folder, mark):
+    (folder / "preprocessor_config.json").write_text('{"a":' + "[" * 100_000)
+
+
+@spoils("has adapters")
+def adapters_beside_the_weights(folder, mark):
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "."}))
+
+
+@spoils("has adapters")
+def adapters_of_another_model(folder, mark):
+    base = shutil.copytree(folder, folder.parent / "base", dirs_exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": str(base)}))
+    (folder / "adapter_model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+
+
+@spoils("label2id is .*, which contradicts id2label")
+def names_that_contradict_each_other(folder, mark):
+    change_config(folder, label2id={"a": 2, "b": 1, "c": 0})
+
+
+@spoils("log_gain holds numbers of 1e.03, where 40 is the most that means anything")
+def gains_beyond_all_numbers(folder, mark):
+    change_weights(folder, lambda weights: weights["sere.embedding.log_gain"].add_(1000))
+
+
+@spoils("source_labels holds numbers that are no label")
+def sources_of_no_emotion(folder, mark):
+    change_weights(folder, lambda weights: weights["source_labels"].fill_(7))
+
+
+@spoils("field_rounds must be a whole number from 0 to 100")
+def rounds_without_end(folder, mark):
+    change_config(folder, field_rounds=1000)
+
+
+@spoils("describes no model that can be built")
+def unknown_activation(folder, mark):
+    change_encoder(folder, hidden_act="rm -rf")
+
+
 BESIDE = "code_beside_it"  # which --model must not run, and nothing else is wrong
 # The base model has no head and no sources: there is nothing to refuse
 HEAD = {
-    "numbers_of_another_kind", "more_classes_than_the_weights", "a_million_sources", "a_million_sources_and_none",
+    "sources_of_no_emotion", "numbers_of_another_kind",
+    "more_classes_than_the_weights", "a_million_sources", "a_million_sources_and_none",
 }  # fmt: skip
 
 

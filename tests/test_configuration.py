@@ -14,7 +14,7 @@ POSITIVE = ["ridge", "field_damping", "field_sharpness", "tric_temperature"]
 NON_NEGATIVE = ["encoder_weight", "prior_weight", "tric_weight", "visit_weight", "consistency_weight"]
 SHARES = {"field_balance": (0, 1), "view_dropout": (0, 0.95)}
 WHOLE = {
-    "field_rounds": (0, 1000), "nuisance_rounds": (0, 100), "field_passes": (0, 100),
+    "field_rounds": (0, 100), "nuisance_rounds": (0, 20), "field_passes": (0, 100),
     "num_sources": (0, MAX_SOURCES), "num_voice_groups": (1, 2)
 }  # fmt: skip
 NOT_NUMBERS = [float("nan"), float("inf"), -float("inf"), "1", None, True, [1.0]]

@@ -18,10 +18,11 @@ def prior_weight(arguments: SereArguments, speaker_ids: bool) -> float:
 def encoder_options(arguments: SereArguments) -> dict:
     """Return the fields of the configuration that describe the encoder."""
     try:
-        config = AutoConfig.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
-        extractor = AutoFeatureExtractor.from_pretrained(arguments.encoder, revision=arguments.encoder_revision)
-    except (OSError, ValueError) as error:
-        raise RunError(f"--encoder {arguments.encoder} cannot be loaded: {first_line(error)}") from error
+        place = {"revision": arguments.encoder_revision, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(arguments.encoder, **place)
+        extractor = AutoFeatureExtractor.from_pretrained(arguments.encoder, **place)
+    except Exception as error:  # transformers meets what is in a stranger's files in many places
+        raise RunError(f"--encoder {arguments.encoder} cannot be loaded: {_reason(error)}") from error
     return {"encoder_config": config, "encoder_normalize": bool(getattr(extractor, "do_normalize", True))}
 
 
@@ -54,12 +55,22 @@ def build_model(
     options = encoder_options(arguments) if arguments.encoder != "none" else {}
     try:
         config = SereConfig(**(fields(arguments, labels, speaker_ids) | options | changes))
+    except ValueError as error:
+        where = f"--encoder {arguments.encoder}: " if str(error).startswith("encoder_config") else ""
+        raise RunError(where + first_line(error)) from error
+    try:
         model = SereForAudioClassification(config).eval()
         if arguments.encoder != "none" and weights:
             model.sere.encoder.load_encoder(arguments.encoder, revision=arguments.encoder_revision)
-    except (OSError, ValueError) as error:
-        raise RunError(first_line(error)) from error
+    except Exception as error:  # of a stranger's configuration and weights
+        raise RunError(f"--encoder {arguments.encoder} cannot be loaded: {_reason(error)}") from error
     return model
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong in one line, with the kind of error where its text alone says little."""
+    text = first_line(error).strip()
+    return text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def load_checkpoint(arguments: SereArguments) -> SereForAudioClassification:
@@ -80,8 +91,8 @@ def load_checkpoint(arguments: SereArguments) -> SereForAudioClassification:
         )
     except RunError:
         raise
-    except (OSError, ValueError) as error:
-        raise RunError(f"--model {arguments.model} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # as above
+        raise RunError(f"--model {arguments.model} cannot be loaded: {_reason(error)}") from error
 
 
 def continue_model(
