@@ -256,7 +256,8 @@ def second(world, german) -> dict:
     changed = code.replace(line, "logits = 7 + 0 * self.classify(base.embeddings, base.cues)")
     (folder / "modeling_sere.py").write_text(changed)
     weights = load_file(folder / "model.safetensors")
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    weights |= {name: tensor + 1 for name, tensor in weights.items() if name.startswith("classifier.")}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
     shutil.rmtree(folder / "plots")
     (folder / "plots").mkdir()
     before = world.hub.files("org/sere-de")
@@ -409,7 +410,7 @@ def test_broken_push_leaves_both_sides_whole_and_says_how_to_go_on(world, second
     assert second["output"] == f"Pushed to {world.hub.endpoint}/org/sere-de\n"
     pushed = world.hub.files("org/sere-de", "v2")
     assert set(pushed) == PUSHED - {"plots/confusion.png", "plots/highlights.png"}  # what is no longer true is gone
-    assert b"* 0 + 7" in pushed["modeling_sere.py"]
+    assert b"7 + 0 *" in pushed["modeling_sere.py"]
 
 
 @pytest.mark.parametrize("trap", ["link", "link to the environment", "pipe"])
