@@ -6,6 +6,7 @@
     accelerate launch train_sere.py --model org/sere-wavlm --target my_clips/     # without source data
     accelerate launch train_sere.py --push_to_hub --hub_model_id org/sere-mine --hub_revision_tag v1
     accelerate launch train_sere.py run.json                            # the same flags in one file
+    accelerate launch train_sere.py sere-wavlm                          # or in a recipe of recipes/
 
 `--config_file configs/accelerate/single.yaml` after `launch` saves accelerate its list of defaults.
 

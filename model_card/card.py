@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from modeling_sere.card_sere import UNNAMED, is_hub_id, plain
 from modeling_sere.published_sere import check_writable
@@ -93,8 +94,9 @@ def write_card(results: Results, folder: Path, example: HighlightExample | None 
 def _front_matter(results: Results, name: str) -> ModelCardData:
     """Metadata of the Hub, with the scores on the target as a model index."""
     source, target, base_model = results["source"], results["target"], results["base_model"]
-    languages = [results["source_language"], results["target_language"]]
-    languages = [code for code in languages if code is not None and re.fullmatch("[a-z]{2,3}", code)]
+    languages = _several(results["source_language"]) + _several(results["target_language"])
+    languages = [TO_LANGUAGE_CODE.get(language.lower(), language) for language in languages]
+    languages = [code for code in languages if re.fullmatch("[a-z]{2,3}", code)]
     evaluations = _evaluations(results)
     license_id = _licence(results)
     return ModelCardData(
@@ -147,7 +149,8 @@ def _evaluations(results: Results) -> list[EvalResult]:
 
 def _licence(results: Results) -> str | None:
     """The checkpoint's own licence, or else the one that the licences of its data leave open."""
-    licences = [results["source_license"], results["target_license"]] + [results["base_license"]] * _has_base(results)
+    sides = ["source_license", "target_license", *["base_license"] * _has_base(results)]
+    licences = [licence for side in sides for licence in _several(results[side]) or [None]]
     return _text(results["license"]) or joint_licence([_text(licence) for licence in licences])
 
 
@@ -289,10 +292,17 @@ def _answers(answers: list[Answer]) -> str:
 
 def _making(results: Results) -> dict[str, Any]:
     """Licences, cost and versions."""
-    parts = (_text(results[key]) for key in ("source_license", "target_license", "base_license"))
-    source, target, base = (NOT_RECORDED if licence is None else consequence(licence) for licence in parts)
+    source, target, base = (
+        ", ".join(consequence(_text(licence)) for licence in _several(results[key])) or NOT_RECORDED
+        for key in ("source_license", "target_license", "base_license")
+    )
     own, joint = _text(results["license"]), _licence(results)
     return {
+        "licences_of_clips": [
+            (side, _text(licence), clips)
+            for side, counts in results["licenses_of_clips"].items()
+            for licence, clips in counts.items()
+        ],
         "source_licence": source,
         "target_licence": target,
         "base_licence": f" The model it began with: {base}." if _has_base(results) else "",
@@ -376,6 +386,11 @@ def _text(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
     return plain(value) or "unnamed"
+
+
+def _several(text: str | None) -> list[str]:
+    """Languages or licences that are separated by commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _slug(name: str) -> str:

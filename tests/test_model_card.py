@@ -26,6 +26,7 @@ def results():
         "source": "org/emodb", "target": "My Clips", "source_language": "de", "target_language": "it",
         "source_license": "CC BY 4.0", "target_license": "research only", "encoder": "wavlm-base",
         "base_model": "microsoft/wavlm-base", "base_license": None, "license": None,
+        "licenses_of_clips": {"source": {}, "target": {}},
         "labels": LABELS, "labels_left_out": {"source": {"bore|dom": 81}, "target": {"w": 8, "calm": 2}},
         "labels_read_as": {"source": {}, "target": {}}, "source_free": False, "shots": 5, "seed": 3,
         "shot_files": ["03-01-05-01.flac"], "setting": "transductive", "speaker_ids": True, "source_speaker_ids": True,
@@ -283,6 +284,27 @@ def test_licence_has_the_consequences_of_data_and_base_model(results, tmp_path, 
     card = ModelCard.load(write_card(results, tmp_path))
     assert (card.data.license, said in card.text) == (licence, True)
     assert ModelCard.load(write_card(results | {"license": "cc-by-nc-4.0"}, tmp_path)).data.license == "cc-by-nc-4.0"
+
+
+def test_licences_of_rows_are_told_and_counted(results, tmp_path):
+    results |= {
+        "encoder": None,
+        "base_model": None,
+        "source_license": "cc-by-4.0, cc-by-nc-4.0",
+        "target_license": "mit",
+    }
+    results["licenses_of_clips"] = {"source": {"cc-by-4.0": 300, "cc-by-nc-4.0": 12}, "target": {}}
+    card = ModelCard.load(write_card(results, tmp_path))
+    assert card.data.license == "cc-by-nc-4.0"
+    assert "Source data: cc-by-4.0 (attribution), cc-by-nc-4.0 (attribution, no commercial use)." in card.text
+    assert "| source | cc-by-nc-4.0 | 12 |" in card.text
+
+
+def test_languages_by_name_and_several_of_them(results, tmp_path):
+    results |= {"source_language": "English, Polish, de, Quenya", "target_language": "bn"}
+    card = ModelCard.load(write_card(results, tmp_path))
+    assert card.data.language == ["en", "pl", "de", "bn"]
+    assert "(language: English, Polish, de, Quenya)" in card.text
 
 
 def test_licence_without_a_base_model(results, tmp_path):

@@ -16,7 +16,7 @@ from modeling_sere.training.errors import RunError
 
 MAX_SEED = 2**32  # of NumPy
 DEFAULT_CACHE = Path(HF_HOME) / "sere"
-SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+SAMPLES, RECIPES = (Path(__file__).resolve().parents[2] / folder for folder in ("samples", "recipes"))
 
 
 PATHS = ("source", "target", "model", "encoder", "label_map", "output_dir", "cache_dir")
@@ -44,7 +44,10 @@ def _option(default, text: str, **metadata):
 
 @dataclass
 class SereArguments:
-    """Every flag can also stand in a JSON file: `train_sere.py run.json`, then flags that differ from it."""
+    """Every flag can also stand in a JSON file: `train_sere.py run.json`, then flags that differ from it.
+
+    A name without .json is that of a recipe: `train_sere.py cameo-polish`.
+    """
 
     source: str | None = _option(None, "Labelled corpus: folder, table, or dataset on the Hub; docs/corpora.md has the "
                                  "forms (default: the sample; with --model the labelled clips in it).")  # fmt: skip
@@ -180,13 +183,15 @@ class _Parser(HfArgumentParser):
 
 
 def parse_arguments(flags: list[str]) -> SereArguments:
-    """Parse a command line whose first word may be a JSON file; flags after it win over the file.
+    """Parse a command line whose first word may be a JSON file or the name of a recipe; flags after it win.
 
     Raises:
         RunError: a flag or the file that cannot be understood.
     """
     if flags and flags[0].endswith(".json"):
         flags = _json_flags(Path(as_on_disk(flags[0]))) + flags[1:]
+    elif flags and not flags[0].startswith("-"):
+        flags = _json_flags(_recipe(flags[0])) + flags[1:]
     parser = _Parser(SereArguments, allow_abbrev=False)
     try:
         arguments, unknown = parser.parse_args_into_dataclasses(
@@ -197,6 +202,17 @@ def parse_arguments(flags: list[str]) -> SereArguments:
     if unknown:
         parser.error(f"unknown flags: {' '.join(unknown)}")
     return arguments
+
+
+def _recipe(name: str) -> Path:
+    """The file of a recipe. Raises RunError: there is none of this name."""
+    known = sorted(path.stem for path in RECIPES.glob("*.json"))
+    if name not in known:
+        found = f"there are {', '.join(known)}" if known else "they come with a clone"
+        raise RunError(
+            f"there is no recipe {name!r}: {found}; a file of flags ends with .json (--help lists all flags)"
+        )
+    return RECIPES / f"{name}.json"
 
 
 def _json_flags(path: Path) -> list[str]:

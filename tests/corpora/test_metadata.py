@@ -86,6 +86,14 @@ def test_unlabelled_target(folder):
     assert load_corpus(root, require_labels=False).labels == [None, None]
 
 
+def test_licences_are_counted_and_one_id_in_two_corpora_is_two_people(folder):
+    rows = ("a.wav,anger,1,one,CC BY 4.0", "b.wav,fear,1,two,cc-by-4.0", "sub/c.wav,fear,2,two,CC BY-NC-SA 4.0")
+    corpus = load_corpus(folder("file_name,emotion,speaker_id,dataset,license\n" + "\n".join(rows) + "\n"))
+    assert corpus.licenses == {"cc-by-4.0": 2, "cc-by-nc-sa-4.0": 1}
+    assert corpus.speakers == ["1 of one", "1 of two", "2"]
+    assert corpus.reading["licences"] == "column license: cc-by-4.0 2, cc-by-nc-sa-4.0 1"
+
+
 def test_language_must_be_constant(folder):
     corpus = load_corpus(folder("file_name,emotion,lang\na.wav,anger,de\nb.wav,fear,it\n"))
     assert corpus.language is None and corpus.reading["language"] == "column lang: de, it"

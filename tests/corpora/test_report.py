@@ -59,6 +59,7 @@ def test_results_tell_what_was_left_out():
     assert label_report(source, target, CLASSES) == {
         "labels_left_out": {"source": {"x": 2, "boredom": 1}, "target": {}},
         "labels_read_as": {"source": {"Wut": "anger"}, "target": {}},
+        "licenses_of_clips": {"source": {}, "target": {}},
     }
     assert label_report(None, source, CLASSES)["labels_left_out"] == {"source": {}, "target": {"x": 2, "boredom": 1}}
     assert left_out([None, "b", "a", "b"], ["a"]) == {"b": 2}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from modeling_sere.audio_sere import AudioError
-from modeling_sere.training.corpora.columns import Table, cell_text, find_column, label_speaker_language, told_columns
+from modeling_sere.training.corpora.columns import Table, cell_text, columns_of_clips, find_column, told_columns
 from modeling_sere.training.corpora.corpus import Recording
 from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, check_size, check_writable
 from modeling_sere.training.corpora.names import clean_name, listed, number, shown
@@ -69,7 +69,7 @@ def archive_table(corpus: str, archives: Mapping[str, Path], options: ReadOption
     title = f"{listed(archives, 3)} of {corpus}"
     if not samples:
         raise RunError(f"{title} has no audio files")
-    used = label_speaker_language(title, columns, options.columns)
+    used = columns_of_clips(title, columns, options.columns)
     members = [_audio(sample, options.columns.audio, title) for sample in samples]
     names = [
         member.name if len(archives) == 1 else f"{sample.archive}/{member.name}"

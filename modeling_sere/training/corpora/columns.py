@@ -20,6 +20,8 @@ FILES = (
 LABELS = ("emotion", "label", "labels", "emotions", "emotionlabel", "emo", "cls")
 SPEAKERS = ("speaker", "speakerid", "spk", "spkid", "speakername", "actor", "actorid", "clientid")
 LANGUAGES = ("language", "lang", "locale")
+LICENSES = ("license", "licence", "licenses")
+CORPORA = ("dataset", "corpus")  # of which a dataset is put together
 SPLITS = ("split", "subset", "partition")
 # what to do about a corpus without labels
 LABELLED = (
@@ -41,8 +43,8 @@ class NamedColumns:
 class Table:
     """Columns of text, one entry per clip, before labels are understood.
 
-    title: what messages call the table. corpus: its name. names: of the clips, unique. labels, speakers, languages:
-    None where there is no such column. reading, notes: as in `Corpus`.
+    title: what messages call the table. corpus: its name. names: of the clips, unique. labels, speakers, languages,
+    licenses, corpora (of which it is put together): None where there is no such column. reading, notes: as in `Corpus`.
     """
 
     title: str
@@ -52,6 +54,8 @@ class Table:
     labels: list[str | None] | None
     speakers: list[str | None] | None
     languages: list[str | None] | None
+    licenses: list[str | None] | None
+    corpora: list[str | None] | None
     audio: AudioBytes
     reading: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -78,9 +82,12 @@ def find_column(title: str, columns: Sequence[str], named: str | None, usual: It
     return None
 
 
-def label_speaker_language(title: str, columns: Sequence[str], named: NamedColumns) -> list[str | None]:
-    """Return the columns of these, None where there is none. Raises as `find_column`."""
-    wanted = ((named.label, LABELS), (named.speaker, SPEAKERS), (None, LANGUAGES))
+def columns_of_clips(title: str, columns: Sequence[str], named: NamedColumns) -> list[str | None]:
+    """Return the columns of labels, speakers, languages, licences and corpora, None where there is none.
+
+    Raises as `find_column`.
+    """
+    wanted = ((named.label, LABELS), (named.speaker, SPEAKERS), (None, LANGUAGES), (None, LICENSES), (None, CORPORA))
     return [
         find_column(title, columns, None if is_folder(name) and name not in columns else name, usual)
         for name, usual in wanted
@@ -96,8 +103,8 @@ def is_folder(column: str | None) -> bool:
 
 
 def told_columns(used: Sequence[str | None]) -> dict[str, str]:
-    """Return what to say of the columns that `label_speaker_language` gave."""
-    subjects = zip(("emotions", "speakers", "language"), used, strict=True)
+    """Return what to say of the columns that `columns_of_clips` gave."""
+    subjects = zip(("emotions", "speakers", "language", "licences"), used, strict=False)
     return {subject: f"column {shown(column)}" for subject, column in subjects if column is not None}
 
 
@@ -128,9 +135,12 @@ def build_corpus(table: Table, spellings: Spellings, require_labels: bool) -> Co
     labels, relabelled = _understood(table, spellings)
     speakers = _people(table)
     clips = [Clip(index, *row) for index, row in enumerate(zip(table.names, labels, speakers, strict=True))]
-    language = _language(table)
+    languages, licenses = _languages(table), _licenses(table)
     _note_repeated_names(table)
-    return Corpus(table.corpus, clips, language, relabelled, table.audio, table.reading, table.notes)
+    language = languages[0] if len(languages) == 1 and None not in table.languages else None
+    corpus = Corpus(table.corpus, clips, language, relabelled, table.audio, table.reading, table.notes)
+    corpus.languages, corpus.licenses = languages, licenses
+    return corpus
 
 
 def _understood(table: Table, spellings: Spellings) -> tuple[list[str | None], dict[str, str]]:
@@ -154,7 +164,7 @@ def _understood(table: Table, spellings: Spellings) -> tuple[list[str | None], d
 
 def _people(table: Table) -> list[str | None]:
     """Return the speaker of each clip: spellings that are one name are one person, under the first of them."""
-    raw = table.speakers or [None] * len(table.names)
+    raw = _distinct(table) or [None] * len(table.names)
     first: dict[str, str] = {}
     person = {text: first.setdefault(normal_name(text), text) for text in dict.fromkeys(raw) if text is not None}
     if joined := [f"{shown(text)} and {shown(name)}" for text, name in person.items() if text != name]:
@@ -169,13 +179,38 @@ def _people(table: Table) -> list[str | None]:
     return [person[text] for text in raw]
 
 
-def _language(table: Table) -> str | None:
-    """Return the language that all clips have."""
-    if table.languages is None:
-        return None
-    languages = {normal_name(text): text for text in table.languages if text is not None}
-    _tell(table, "language", [listed(languages.values(), 5)])
-    return next(iter(languages.values())) if len(languages) == 1 and None not in table.languages else None
+def _languages(table: Table) -> list[str]:
+    """The languages of the clips, each once."""
+    languages = {normal_name(text): text for text in table.languages or [] if text is not None}
+    if table.languages is not None:
+        _tell(table, "language", [listed(languages.values(), 5)])
+    return list(languages.values())
+
+
+def _licenses(table: Table) -> dict[str, int]:
+    """How many clips have each licence, by its name on the Hub where that can be told: CC BY 4.0 is cc-by-4.0."""
+    counts = Counter(text for text in table.licenses or [] if text is not None)
+    found = Counter()
+    for text, count in counts.items():
+        name = re.sub(r"[\s_]+", "-", text.strip().lower())
+        found[name if name.startswith("cc") else text] += count
+    if table.licenses is not None:
+        _tell(table, "licences", [counted(found)] if found else [])
+    return dict(found.most_common())
+
+
+def _distinct(table: Table) -> list[str | None] | None:
+    """The speakers, where one id in two corpora that were put together is two people."""
+    if table.speakers is None or table.corpora is None:
+        return table.speakers
+    places: dict[str, set[str | None]] = {}
+    for speaker, corpus in zip(table.speakers, table.corpora, strict=True):
+        if speaker is not None:
+            places.setdefault(speaker, set()).add(corpus)
+    return [
+        f"{speaker} of {corpus}" if speaker is not None and len(places[speaker]) > 1 else speaker
+        for speaker, corpus in zip(table.speakers, table.corpora, strict=True)
+    ]
 
 
 def _tell(table: Table, subject: str, told: list[str]):

@@ -78,6 +78,7 @@ class Corpus:
     Attributes:
         name: the folder's base name or the dataset's id; never an absolute path, so it can be published.
         language: the value of the language column if it is the same in every row, else None.
+        languages: all values of that column. licenses: {licence: clips} of the column of licences.
         clips: one `Clip` per row, in the order of the metadata; `clips[i].index == i`.
         relabelled: {spelling in the corpus: emotion it was read as}, where they differ by more than case and blanks.
         reading: what was taken for files, split, emotions, speakers and language, and what was not used, one line each.
@@ -97,6 +98,8 @@ class Corpus:
         self.name = name
         self.clips = clips
         self.language = language
+        self.languages: list[str] = []
+        self.licenses: dict[str, int] = {}
         self.relabelled = relabelled
         self.reading = reading or {}
         self.notes = list(notes)

@@ -25,13 +25,13 @@ from modeling_sere.training.corpora.columns import (
     FILES,
     Table,
     cell_text,
+    columns_of_clips,
     find_column,
-    label_speaker_language,
     told_columns,
 )
 from modeling_sere.training.corpora.corpus import Recording
 from modeling_sere.training.corpora.files import MAX_FILE_BYTES, OUTSIDE, Locator, OutsideError, check_size, read_bytes
-from modeling_sere.training.corpora.names import compact_name, listed, number, shown
+from modeling_sere.training.corpora.names import compact_name, listed, normal_name, number, shown
 from modeling_sere.training.corpora.options import ReadOptions
 from modeling_sere.training.errors import RunError, first_line
 
@@ -54,13 +54,26 @@ def hub_table(address: str, options: ReadOptions) -> Table:
                     f"{address} has the splits {listed(splits)}: choose one with --source_split or --target_split"
                 )
             split = splits[0]
+        if normal_name(split) == "all":
+            splits = datasets.get_dataset_split_names(address, config_name=options.config, revision=options.revision)
+            split = "+".join(splits)
         load = partial(
-            datasets.load_dataset, address, name=options.config, split=split, streaming=options.streaming,
+            _loaded, split.split("+"), address, name=options.config, streaming=options.streaming,
             revision=options.revision,
         )  # fmt: skip
         table = _table(address, split, load, partial(_hub_file, dataset=address), options)
     table.reading["files"] = f"dataset on the Hub, {table.reading['files']}"
     return table
+
+
+def _loaded(splits: list[str], *address: str, **options: Any) -> datasets.Dataset | datasets.IterableDataset:
+    """Load some splits as one, of which a stream knows no sum."""
+    parts = [datasets.load_dataset(*address, split=split.strip(), **options) for split in splits]
+    if len(parts) == 1:
+        return parts[0]
+    whole = datasets.concatenate_datasets(parts)
+    whole.info.builder_name = parts[0].info.builder_name
+    return whole
 
 
 def files_table(corpus: str, kind: str, paths: list[Path], split: str, locate: Locator, options: ReadOptions) -> Table:
@@ -126,7 +139,7 @@ def _table(corpus: str, split: str, load: Load, read_file: Callable[[str, str], 
 
     columns = list(dataset.features)
     audio = _audio_column(corpus, dataset.features, options.columns.audio)
-    used = label_speaker_language(corpus, columns, options.columns)
+    used = columns_of_clips(corpus, columns, options.columns)
     if options.streaming:
         # rows must be counted even if no column is of use; reading the audio for that is the last resort
         read = [column for column in used if column] or [column for column in columns if column != audio][:1]

@@ -13,8 +13,8 @@ from modeling_sere.training.corpora.columns import (
     SPLITS,
     Table,
     cell_text,
+    columns_of_clips,
     find_column,
-    label_speaker_language,
     told_columns,
 )
 from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, Files, Locator, locate_file
@@ -68,7 +68,7 @@ def metadata_table(
         raise RunError(f"{title} is not in UTF-8: {AS_UTF8}")
     if files is None:
         raise RunError(f"{title} has no column 'file_name', only {listed(columns)}{_header_hint(columns)}")
-    used = label_speaker_language(title, columns, options.columns)
+    used = columns_of_clips(title, columns, options.columns)
     begin_end_duration = _span_columns(title, columns) if options.segments else (None, None, None)
     reading = {"files": f"{tables}, column {shown(files)}"} | told_columns(used)
     rows = [_Row(part, number, cells) for part in parts for number, cells in part.content.rows]

@@ -63,7 +63,7 @@ def _table_of_clips(rows: list[Any], name: str) -> Table:
     names = _names(audio, name)
     return Table(
         name, name, ["audio", "emotion", "speaker"], names, [clip[1] for clip in clips], [clip[2] for clip in clips],
-        None, Objects(audio, names), {"files": f"list of {number(len(clips), 'clip')}"},
+        None, None, None, Objects(audio, names), {"files": f"list of {number(len(clips), 'clip')}"},
     )  # fmt: skip
 
 

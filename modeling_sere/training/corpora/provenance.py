@@ -10,8 +10,9 @@ def corpus_facts(corpus: Corpus, address: str | None, revision: str | None = Non
     """Return name, language and licence of a corpus, as far as they are known.
 
     Args:
-        address: the folder or the dataset's id, at this `revision`. A README.md there may give `language` and
-            `license`; the corpus' own column of languages goes first. None for a corpus without an address.
+        address: the folder or the dataset's id, at this `revision`; None for a corpus without one. A README.md there
+            may give `language` and `license`; the corpus' own columns of these go first, where several values are
+            separated by commas.
 
     Raises:
         RunError: as `front_matter`.
@@ -19,8 +20,8 @@ def corpus_facts(corpus: Corpus, address: str | None, revision: str | None = Non
     card = {} if address is None else front_matter(address, "dataset", revision)
     facts = {
         "name": corpus.name,
-        "language": corpus.language or _only(card.get("language")),
-        "license": _only(card.get("license")),
+        "language": corpus.language or ", ".join(corpus.languages) or _only(card.get("language")),
+        "license": ", ".join(sorted(corpus.licenses)) or _only(card.get("license")),
     }
     return {key: text for key, text in facts.items() if text is not None}
 

@@ -7,7 +7,7 @@ from modeling_sere.training.corpora.corpus import Clip, Corpus
 from modeling_sere.training.corpora.labels import is_known, label_map_flag
 from modeling_sere.training.corpora.names import counted, number
 
-SUBJECTS = ("files", "split", "emotions", "speakers", "language", "not used")
+SUBJECTS = ("files", "split", "emotions", "speakers", "language", "licences", "not used")
 FEW_CLIPS = 30  # with fewer there are no nuisance groups (docs/method.md)
 
 
@@ -23,14 +23,16 @@ def left_out(labels: Iterable[str | None], classes: Iterable[str]) -> dict[str, 
 
 
 def label_report(source: Corpus | None, target: Corpus, classes: Sequence[str]) -> dict[str, dict]:
-    """Return what results.json tells of labels, for the source and the target each.
+    """Return what results.json tells of labels and licences, for the source and the target each.
 
     labels_left_out: {label: clips} of those that take no part. labels_read_as: {label as written: emotion}.
+    licenses_of_clips: {licence: clips} of a column of licences.
     """
     sides = {"source": source, "target": target}
     return {
         "labels_left_out": {side: left_out(corpus.labels, classes) if corpus else {} for side, corpus in sides.items()},
         "labels_read_as": {side: corpus.relabelled if corpus else {} for side, corpus in sides.items()},
+        "licenses_of_clips": {side: corpus.licenses if corpus else {} for side, corpus in sides.items()},
     }
 
 

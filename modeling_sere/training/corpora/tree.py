@@ -46,8 +46,8 @@ def tree_table(corpus: str, locate: Locator, names: list[str], options: ReadOpti
         reading["not used"] = f"{told}: if it is the speaker, say so with --speaker_column {next(iter(several))}"
     cells = {level: [cell_text(name) for name in levels[level]] for level in (emotions, speakers) if level is not None}
     return Table(
-        corpus, corpus, list(levels), files, cells.get(emotions), cells.get(speakers), None, Files(locate, files),
-        reading,
+        corpus, corpus, list(levels), files, cells.get(emotions), cells.get(speakers), None, None, None,
+        Files(locate, files), reading,
     )  # fmt: skip
 
 

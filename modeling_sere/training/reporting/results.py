@@ -80,6 +80,7 @@ class Results(TypedDict):
     base_model: str | None
     base_license: str | None
     license: str | None
+    licenses_of_clips: Sides
 
     labels: list[str]
     labels_left_out: Sides
