@@ -226,6 +226,7 @@ class InstantaneousResonanceField(nn.Module):
         class_prior: torch.Tensor | None = None,
         filter: ResonanceFilter | None = None,
         prior_weight: float | None = None,
+        rounds: int | None = None,
     ) -> FieldOutput:
         """Organise all clips.
 
@@ -234,17 +235,17 @@ class InstantaneousResonanceField(nn.Module):
             cues: (n, 5), standardised per domain.
             labels: (n,), class index or -100.
             domains: (n,), domain index (source, target, ...); balance and scale are per domain.
-            class_prior: (C,) expected class shares, default uniform.
+            class_prior: expected class shares, (C,) of all domains or (domains, C), default uniform.
             filter: from `self.filter(embeddings)` if it was made before.
-            prior_weight: default: that of the configuration.
+            prior_weight, rounds: default: those of the configuration. No round leaves the start.
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter, prior_weight)
-            responses = rounds.starts
-            for keep in torch.linspace(1, 0, self.config.field_rounds).tolist():
-                posteriors = rounds.balance(responses, self.config.field_sharpness)
-                responses = rounds.resonate(posteriors, keep)
-            return rounds.output(responses)
+            state = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter, prior_weight)
+            responses = state.starts
+            for keep in torch.linspace(1, 0, self.config.field_rounds if rounds is None else rounds).tolist():
+                posteriors = state.balance(responses, self.config.field_sharpness)
+                responses = state.resonate(posteriors, keep)
+            return state.output(responses)
 
     @torch.no_grad()
     def read_out(
@@ -285,10 +286,10 @@ class _Rounds:
     def __init__(self, field, embeddings, cues, labels, domains, class_prior, filter, prior_weight=None):
         self.config = config = field.config
         self.filter = field.filter(embeddings) if filter is None else filter
-        self.class_prior = class_prior
-        if class_prior is None:
-            self.class_prior = embeddings.new_full((config.num_labels,), 1 / config.num_labels)
         self.members = {int(d): (domains == d).nonzero().squeeze(1) for d in domains.unique()}
+        if class_prior is None:
+            class_prior = embeddings.new_full((config.num_labels,), 1 / config.num_labels)
+        self.class_priors = {d: class_prior if class_prior.dim() == 1 else class_prior[d] for d in self.members}
         self.biases = dict.fromkeys(self.members)  # of the last balance
         self.labelled = (labels != UNLABELLED).nonzero().squeeze(1)
         self.onehot = F.one_hot(labels[self.labelled], config.num_labels).float()
@@ -310,10 +311,10 @@ class _Rounds:
 
     def balance(self, responses: dict[int, _Response], sharpness: float) -> torch.Tensor:
         """Posteriors (n, C) of the sharpened scores, balanced per domain; `biases` are left for `output`."""
-        posteriors = self.class_prior.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
+        posteriors = self.onehot.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
         for d, index in self.members.items():
             posteriors[index], self.biases[d] = balanced_softmax(
-                responses[d].scores * sharpness, self.class_prior, self.config.field_balance, bias=self.biases[d]
+                responses[d].scores * sharpness, self.class_priors[d], self.config.field_balance, bias=self.biases[d]
             )
         return posteriors
 

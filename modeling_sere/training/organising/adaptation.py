@@ -9,12 +9,9 @@ from torch.nn import functional as F
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField, LinearMap
 from modeling_sere.training.encoding.domain import Domain
-from modeling_sere.training.organising.grouping import Grouping, grounded_speakers, lean, speakers, tie, voices
+from modeling_sere.training.organising.grouping import Grouping, speakers, tie, voices
+from modeling_sere.training.organising.passes import GONE, SOURCE, TARGET, Passes
 from modeling_sere.training.organising.view import Embedded, View, embed
-
-SOURCE, TARGET = 0, 1  # domain numbers inside the field
-VOICE_PRIOR = 0.5  # of the prior's weight with speaker ids: the cues of clips normalised by voice are less sure
-VOICE_SHARE = 0.5  # of the voice groups in the posteriors of a domain whose speakers are tied to emotions altogether
 
 
 @dataclass
@@ -22,8 +19,9 @@ class Organised:
     """What one draw of shots gives, stage by stage.
 
     prototype, response: maps from embedding and cues to scores (C); cosine with each class's mean embedding, and ridge
-    on the shots alone. sources: the labelled clips without nuisance. posteriors: of the organised field. tied: how far
-    the emotions of the target's speakers differ (equation "tie"), None without speaker ids.
+    on the shots alone. sources: the labelled clips without nuisance. posteriors: of the organised field. class_prior:
+    shares that the balance expects. tied: how far the emotions of the target's speakers differ (equation "tie"), None
+    without speaker ids.
     """
 
     shots: torch.Tensor  # (n source,) class index or -100
@@ -31,7 +29,13 @@ class Organised:
     response: LinearMap
     sources: Embedded
     posteriors: torch.Tensor  # (n source + n target, C), source first
+    class_prior: torch.Tensor  # (2, C)
     tied: float | None
+
+    @property
+    def absent(self) -> list[int]:
+        """Classes that no clip of the target seems to have."""
+        return (self.class_prior[TARGET] <= GONE).nonzero().squeeze(1).tolist()
 
 
 def grouped(model: SereForAudioClassification, domain: Domain) -> Grouping:
@@ -90,81 +94,19 @@ class Adaptation:
 
         shots (n source,): class index of the labelled clips, -100 elsewhere.
         """
-        labels = self._labels(shots)
-        view = self.of_voices
-        posteriors = self._settled(view, labels, voiced=True)
-        if self.by_speaker:
-            view, posteriors = self._passes_by_speaker(posteriors, labels)
-        else:
-            for _ in range(self.field.config.field_passes):
-                posteriors = self._settled(view.whitened(self._told(posteriors, labels)), labels, voiced=True)
-        told = self._told(posteriors, labels)
+        passes = Passes(self, shots).run()
+        view, posteriors = passes.view, passes.posteriors
         labelled = shots != UNLABELLED
-        sources = view.nuisance[SOURCE].removed(told[: len(shots)])[0][labelled]
+        sources = view.nuisance[SOURCE].removed(passes.told[: len(shots)])[0][labelled]
         return Organised(
             shots=shots,
             prototype=self._prototype(shots),
             response=self.field.response(self.source.embeddings, shots),
             sources=Embedded(view.lifted(sources), view.cues[: len(shots)][labelled]),
             posteriors=posteriors,
+            class_prior=passes.class_prior,
             tied=tie(posteriors[len(shots) :], self.speakers[TARGET]) if self.by_speaker else None,
         )
-
-    def _passes_by_speaker(self, posteriors: torch.Tensor, labels: torch.Tensor) -> tuple[View, torch.Tensor]:
-        """The last view and posteriors of the passes with speaker ids; `posteriors` are those of the voice groups."""
-        view = self.of_voices
-        for number in range(1, self.field.config.field_passes + 1):
-            leans = self._leans(posteriors, labels)
-            if number == 2:  # where no tie is seen any more, the detour by voice groups leaves no trace
-                posteriors = self._mixed(posteriors, self._settled(self.of_speakers, labels), leans)
-            told = self._told(posteriors, labels)
-            view = self._grounded(told, leans)
-            posteriors = self._settled(view.whitened(told) if number > 1 else view, labels)
-            if number > 1 and any(leans):  # of tied speakers the voice groups know what statistics cannot tell
-                voices = self._settled(self.of_voices.whitened(told), labels, voiced=True)
-                posteriors = self._mixed(voices, posteriors, [VOICE_SHARE * leaning for leaning in leans])
-        return view, posteriors
-
-    def _settled(self, view: View, labels: torch.Tensor, voiced: bool = False) -> torch.Tensor:
-        """Posteriors (n, C) of the field in one view, organised again without nuisance.
-
-        voiced: the view is of voice groups, so the cues are less sure. (Without speaker ids the configuration's weight
-        of the prior is made for them.)
-        """
-        config = self.field.config
-        weight = config.prior_weight * (VOICE_PRIOR if voiced and self.by_speaker else 1.0)
-        embeddings, cues = view.embeddings, view.cues
-        posteriors = self.field(embeddings, cues, labels, self.domains, prior_weight=weight).posteriors
-        for _ in range(config.nuisance_rounds):
-            embeddings, cues = view.without_nuisance(self._told(posteriors, labels), of_cues=not self.by_speaker)
-            posteriors = self.field(embeddings, cues, labels, self.domains, prior_weight=weight).posteriors
-        return posteriors
-
-    def _told(self, posteriors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Posteriors (n, C), labelled clips having the emotion of their label."""
-        told = posteriors.clone()
-        labelled = labels != UNLABELLED
-        told[labelled] = F.one_hot(labels[labelled], told.shape[1]).to(told)
-        return told
-
-    def _leans(self, posteriors: torch.Tensor, labels: torch.Tensor) -> list[float]:
-        """How much of a speaker's lean is taken for emotion in each domain; 0 where it has no speaker ids."""
-        told = self._told(posteriors, labels).split(self.sizes)
-        return [0.0 if who is None else lean(tie(part, who)) for part, who in zip(told, self.speakers, strict=True)]
-
-    def _mixed(self, first: torch.Tensor, second: torch.Tensor, shares: list[float]) -> torch.Tensor:
-        """Posteriors between two, in the logarithm; the first have that share in a domain."""
-        share = first.new_tensor(shares)[self.domains][:, None]
-        return (share * first.clamp_min(1e-9).log() + (1 - share) * second.clamp_min(1e-9).log()).softmax(1)
-
-    def _grounded(self, told: torch.Tensor, leans: list[float]) -> View:
-        """Clips normalised by what of their speaker the emotions do not explain."""
-        embedded = [self.source, self.target]
-        for d, part in enumerate(told.split(self.sizes)):
-            if self.speakers[d] is not None:
-                grouping = grounded_speakers(self.parts[d], part, leans[d])
-                embedded[d] = embed(self.model, self.parts[d].features, grouping)
-        return View(*embedded)
 
     def _prototype(self, shots: torch.Tensor) -> LinearMap:
         """Cosine with the mean embedding of each class; 0 for a class without a shot."""
@@ -177,7 +119,9 @@ class Adaptation:
         """The map that the saved model carries, for clips normalised by voice group (equation "read-out")."""
         embeddings, cues, filter = self._read_out
         labels = self._labels(organised.shots)
-        maps = self.field.read_out(embeddings, cues, labels, self.domains, organised.posteriors, filter=filter)
+        maps = self.field.read_out(
+            embeddings, cues, labels, self.domains, organised.posteriors, organised.class_prior, filter
+        )
         return maps[TARGET]
 
     @cached_property
