@@ -24,11 +24,14 @@ def standardise(features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -
 
 
 def moments(features: torch.Tensor) -> torch.Tensor:
-    """(n, D) -> (2, D): mean and standard deviation; a deviation that is only rounding counts as 0."""
-    mean = features.mean(0)
-    squares = sum((block - mean).square().sum(0) for block in features.split(CHUNK))
+    """(n, D) -> (2, D): mean and standard deviation; a deviation that is only rounding counts as 0.
+
+    Sums are in double precision, so that the order of the clips decides no digit of the result.
+    """
+    mean = sum(block.double().sum(0) for block in features.split(CHUNK)) / len(features)
+    squares = sum((block.double() - mean).square().sum(0) for block in features.split(CHUNK))
     std = (squares / len(features)).sqrt()
-    return torch.stack([mean, std * (std > 1e-6 * mean.abs())])
+    return torch.stack([mean, std * (std > 1e-6 * mean.abs())]).to(features.dtype)
 
 
 def shrunk_moments(features: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
@@ -40,10 +43,11 @@ def shrunk_moments(features: torch.Tensor, domain: torch.Tensor) -> torch.Tensor
         features: (n, D) raw features of the speaker's clips. domain: (2, D).
     """
     share = len(features) / (len(features) + ENROLMENT)
-    mean = share * features.mean(0) + (1 - share) * domain[0]
-    within = (features - features.mean(0)).square().mean(0)
+    own, domain = features.double(), domain.double()
+    mean = share * own.mean(0) + (1 - share) * domain[0]
+    within = (own - own.mean(0)).square().mean(0)
     std = (share * within + (1 - share) * domain[1].square()).sqrt()
-    return torch.stack([mean, std])
+    return torch.stack([mean, std]).to(features.dtype)
 
 
 class SereEmbedding(nn.Module):

@@ -85,6 +85,11 @@ def _newton_step(kernel, bias, share: torch.Tensor, class_prior: torch.Tensor) -
     return torch.linalg.solve(hessian, class_prior - share)
 
 
+def precise(values: torch.Tensor) -> torch.Tensor:
+    """In single precision at least: double stays double."""
+    return values if values.dtype == torch.double else values.float()
+
+
 class ResonanceFilter:
     """H = K (K + damping I)^-1 for the resonance matrix K = E E' without ever forming K (equation "filter").
 
@@ -194,7 +199,7 @@ class InstantaneousResonanceField(nn.Module):
 
     def filter(self, embeddings: torch.Tensor) -> ResonanceFilter:
         """The resonance filter of these clips; reuse it when only the labels change. embeddings (n, D)."""
-        return ResonanceFilter(embeddings.float(), self.config.field_damping)
+        return ResonanceFilter(precise(embeddings), self.config.field_damping)
 
     def response(self, embeddings: torch.Tensor, labels: torch.Tensor) -> LinearMap:
         """Ridge response to the labelled sources (equation "response").
@@ -204,10 +209,10 @@ class InstantaneousResonanceField(nn.Module):
         """
         num_labels = self.config.num_labels
         labelled = labels != UNLABELLED
-        sources = embeddings[labelled].float()
+        sources = precise(embeddings[labelled])
         weight = sources.new_zeros(embeddings.shape[1], num_labels)
         if len(sources):
-            onehot = F.one_hot(labels[labelled], num_labels).float()
+            onehot = F.one_hot(labels[labelled], num_labels).to(sources)
             weight = ResonanceFilter(sources, self.config.ridge).weights(onehot - onehot.mean(0))
         return LinearMap.of_embeddings(weight)
 
@@ -240,7 +245,9 @@ class InstantaneousResonanceField(nn.Module):
             prior_weight, rounds: default: those of the configuration. No round leaves the start.
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            state = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter, prior_weight)
+            state = _Rounds(
+                self, precise(embeddings), precise(cues), labels, domains, class_prior, filter, prior_weight
+            )
             responses = state.starts
             for keep in torch.linspace(1, 0, self.config.field_rounds if rounds is None else rounds).tolist():
                 posteriors = state.balance(responses, self.config.field_sharpness)
@@ -257,7 +264,7 @@ class InstantaneousResonanceField(nn.Module):
         "read-out"). Other arguments as in `forward`; returns the maps of `FieldOutput`.
         """
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            rounds = _Rounds(self, embeddings.float(), cues.float(), labels, domains, class_prior, filter)
+            rounds = _Rounds(self, precise(embeddings), precise(cues), labels, domains, class_prior, filter)
             return rounds.output(rounds.resonate(posteriors, keep=0.0)).maps
 
 
@@ -292,7 +299,7 @@ class _Rounds:
         self.class_priors = {d: class_prior if class_prior.dim() == 1 else class_prior[d] for d in self.members}
         self.biases = dict.fromkeys(self.members)  # of the last balance
         self.labelled = (labels != UNLABELLED).nonzero().squeeze(1)
-        self.onehot = F.one_hot(labels[self.labelled], config.num_labels).float()
+        self.onehot = F.one_hot(labels[self.labelled], config.num_labels).to(embeddings)
         weight = config.prior_weight if prior_weight is None else prior_weight
         weight = weight if len(config.prior_profile) else 0.0
         self.gain = (1 + weight) ** 0.5

@@ -7,7 +7,8 @@ from modeling_sere import SereForAudioClassification
 from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.encoding.domain import Domain
-from modeling_sere.training.organising.adaptation import TARGET, Adaptation
+from modeling_sere.training.organising import passes
+from modeling_sere.training.organising.adaptation import Adaptation
 from modeling_sere.training.organising.carried_sources import Sources
 from modeling_sere.training.organising.view import View
 
@@ -56,7 +57,7 @@ def told(posteriors: torch.Tensor, shots: torch.Tensor) -> torch.Tensor:
     """A label is surer than the field."""
     result = posteriors.clone()
     labelled = shots != UNLABELLED
-    result[: len(shots)][labelled] = torch.eye(CLASSES)[shots[labelled]]
+    result[: len(shots)][labelled] = torch.eye(CLASSES)[shots[labelled]].to(result)
     return result
 
 
@@ -68,7 +69,7 @@ def test_model_answers_single_clips_as_the_read_out(model, setup):
     embeddings = torch.cat([adaptation.source.embeddings, adaptation.target.embeddings])
     cues = torch.cat([adaptation.source.cues, adaptation.target.cues])
     maps = adaptation.field.read_out(embeddings, cues, labels, adaptation.domains, organised.posteriors)
-    expected = maps[TARGET](adaptation.target.embeddings, adaptation.target.cues)
+    expected = maps[1](adaptation.target.embeddings, adaptation.target.cues)
     for row in range(len(target)):
         with torch.no_grad():
             logits = model.classify(*model.sere.embedding(target.features[row : row + 1]))
@@ -79,9 +80,9 @@ def test_without_passes_and_nuisance_rounds_there_is_one_field(model, setup):
     model.config.nuisance_rounds = model.config.field_passes = 0
     adaptation, target, _, shots = setup()
     labels = torch.cat([shots, torch.full((len(target),), UNLABELLED)])
-    view = View(adaptation.source, adaptation.target)
+    view = View([adaptation.source, adaptation.target])
     result = adaptation.field(view.embeddings, view.cues, labels, adaptation.domains)
-    torch.testing.assert_close(adaptation.organise(shots).posteriors, result.posteriors)
+    torch.testing.assert_close(adaptation.organise(shots).posteriors, result.posteriors.float())
 
 
 def test_a_nuisance_round_removes_what_the_last_posteriors_show(model, setup):
@@ -90,24 +91,25 @@ def test_a_nuisance_round_removes_what_the_last_posteriors_show(model, setup):
     first = adaptation.organise(shots)
     model.config.nuisance_rounds = 1
     second = adaptation.organise(shots)
-    view = View(adaptation.source, adaptation.target)
-    embeddings, cues = view.without_nuisance(told(first.posteriors, shots), of_cues=True)
+    view = View([adaptation.source, adaptation.target])
+    embeddings, cues = view.without_nuisance(told(first.posteriors.double(), shots), of_cues=True)
     assert not torch.allclose(embeddings, view.embeddings, atol=1e-3)
     labels = torch.cat([shots, torch.full((len(target),), UNLABELLED)])
     result = adaptation.field(embeddings, cues, labels, adaptation.domains)
-    torch.testing.assert_close(second.posteriors, result.posteriors)
+    torch.testing.assert_close(second.posteriors, result.posteriors.float())
 
 
-def test_a_pass_whitens_by_the_posteriors_of_the_one_before(model, setup):
+def test_a_pass_whitens_by_the_posteriors_of_the_one_before(model, setup, monkeypatch):
+    monkeypatch.setattr(passes, "POOL", 1)
     model.config.nuisance_rounds = model.config.field_passes = 0
     adaptation, target, _, shots = setup()
     first = adaptation.organise(shots)
     model.config.field_passes = 1
     second = adaptation.organise(shots)
-    view = View(adaptation.source, adaptation.target).whitened(told(first.posteriors, shots))
+    view = View([adaptation.source, adaptation.target]).whitened(told(first.posteriors.double(), shots))
     labels = torch.cat([shots, torch.full((len(target),), UNLABELLED)])
     result = adaptation.field(view.embeddings, view.cues, labels, adaptation.domains)
-    torch.testing.assert_close(second.posteriors, result.posteriors)
+    torch.testing.assert_close(second.posteriors, result.posteriors.float())
 
 
 def test_speakers_of_one_emotion_each_do_not_take_it_for_their_voice(model):
@@ -257,3 +259,49 @@ def test_sources_of_a_checkpoint_take_the_place_of_a_source_corpus(model, setup)
     answers = again.posteriors[len(sources) :].argmax(1)
     assert (answers == organised.posteriors[len(shots) :].argmax(1)).float().mean() > 0.9
     assert again.sources.embeddings.shape == sources.domain.embeddings.shape
+
+
+def test_several_sources_are_domains_of_their_own(model):
+    """One whose features lie elsewhere altogether takes nothing from the other, as each has its own statistics."""
+    model.config.prior_profile, model.config.num_voice_groups = {}, 1
+    size = model.classifier.in_features
+    (one, classes), (other, _), (target, references) = (domain(size, 60, seed) for seed in (1, 2, 3))
+    other = Domain(50 + 3 * other.features)
+    shots = torch.where(torch.arange(60) < CLASSES * SHOTS, classes, UNLABELLED)
+    organised = Adaptation(model, [one, other], target).organise(torch.cat([shots, shots]))
+    assert len(organised.source_labels) == 2 * CLASSES * SHOTS
+    assert (organised.posteriors[120:].argmax(1) == references).float().mean() > 0.9
+
+
+def test_labels_of_the_target_help_and_travel(model):
+    model.config.prior_profile, model.config.num_voice_groups = {}, 1
+    size = model.classifier.in_features
+    source, classes = domain(size, 60, 1)
+    target, references = domain(size, 90, 2)
+    target = Domain(target.features[:, torch.randperm(size)])  # nothing of the source tells anything here
+    shots = torch.where(torch.arange(60) < CLASSES * SHOTS, classes, UNLABELLED)
+    some = torch.where(torch.arange(90) < 5 * CLASSES, references, UNLABELLED)
+
+    def right(marked):
+        adaptation = Adaptation(model, source, target, marked)
+        organised = adaptation.organise(shots)
+        adaptation.install(organised)
+        return float((organised.posteriors[60:].argmax(1) == references)[15:].float().mean())
+
+    assert right(some) > right(None) + 0.2
+    assert model.config.num_sources == len(model.source_labels) == CLASSES * SHOTS  # of the last, which had none
+    right(some)
+    assert model.config.num_sources == len(model.source_embeddings) == CLASSES * SHOTS + 15
+
+
+def test_an_emotion_that_does_not_occur_is_given_no_share(model):
+    model.config.prior_profile, model.config.num_voice_groups = {}, 1
+    size = model.classifier.in_features
+    source, classes = domain(size, 120, 1)
+    target, references = domain(size, 240, 2)
+    there = references != 1
+    shots = torch.where(torch.arange(120) < CLASSES * SHOTS, classes, UNLABELLED)
+    organised = Adaptation(model, source, Domain(target.features[there])).organise(shots)
+    assert organised.absent == [1]
+    assert (organised.posteriors[120:].argmax(1) == 1).float().mean() < 0.05
+    assert Adaptation(model, source, target).organise(shots).absent == []

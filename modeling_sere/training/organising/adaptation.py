@@ -10,8 +10,8 @@ from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField, LinearMap
 from modeling_sere.training.encoding.domain import Domain
 from modeling_sere.training.organising.grouping import Grouping, speakers, tie, voices
-from modeling_sere.training.organising.passes import GONE, SOURCE, TARGET, Passes
-from modeling_sere.training.organising.view import Embedded, View, embed
+from modeling_sere.training.organising.passes import GONE, TARGET, Passes
+from modeling_sere.training.organising.view import Embedded, View, embed, joined
 
 
 @dataclass
@@ -19,17 +19,18 @@ class Organised:
     """What one draw of shots gives, stage by stage.
 
     prototype, response: maps from embedding and cues to scores (C); cosine with each class's mean embedding, and ridge
-    on the shots alone. sources: the labelled clips without nuisance. posteriors: of the organised field. class_prior:
-    shares that the balance expects. tied: how far the emotions of the target's speakers differ (equation "tie"), None
-    without speaker ids.
+    on the shots alone. sources: the labelled clips, of any domain, without nuisance. posteriors: of the organised
+    field. class_prior: shares that the balance expects. tied: how far the emotions of the target's speakers differ
+    (equation "tie"), None without speaker ids.
     """
 
-    shots: torch.Tensor  # (n source,) class index or -100
+    shots: torch.Tensor  # (n source,) class index or -100; all sources one after the other
     prototype: LinearMap
     response: LinearMap
     sources: Embedded
+    source_labels: torch.Tensor  # (m,) class index of `sources`
     posteriors: torch.Tensor  # (n source + n target, C), source first
-    class_prior: torch.Tensor  # (2, C)
+    class_prior: torch.Tensor  # (domains, C)
     tied: float | None
 
     @property
@@ -48,30 +49,44 @@ class Adaptation:
 
     Args:
         model: gives embedding and constants; it gets the target's statistics here, and an organised field by `install`.
-        source, target: domains with raw features; their labels are not read. A source that is embedded already (the
-            sources of a checkpoint) stays as it is.
+        source, target: domains with raw features; their labels are not read. Several sources each have statistics and
+            a balance of their own. A source that is embedded already (the sources of a checkpoint) stays as it is.
+        target_shots: (n target,) class index of target clips whose label may help, -100 elsewhere.
+
+    Attributes:
+        source, target: embeddings and cues of the clips, by speaker where there are ids; all sources in one.
     """
 
     @torch.no_grad()
-    def __init__(self, model: SereForAudioClassification, source: Domain | Embedded, target: Domain):
-        self.model, self.parts = model, (source, target)
+    def __init__(
+        self,
+        model: SereForAudioClassification,
+        source: Domain | Embedded | list[Domain],
+        target: Domain,
+        target_shots: torch.Tensor | None = None,
+    ):
+        sources = source if isinstance(source, list) else [source]
+        self.model, self.parts = model, [*sources, target]
         self.speakers = [getattr(part, "speakers", None) for part in self.parts]
         self.by_speaker = target.speakers is not None
-        self.groupings = {TARGET: grouped(model, target)}
-        self.target = embed(model, target.features, self.groupings[TARGET])
+        self.target_shots = torch.full((len(target),), UNLABELLED) if target_shots is None else target_shots
+        self.groupings = [None if isinstance(part, Embedded) else grouped(model, part) for part in self.parts]
+        self.embedded = [
+            part if grouping is None else embed(model, part.features, grouping)
+            for part, grouping in zip(self.parts, self.groupings, strict=True)
+        ]
         # what the saved model knows of a clip whose speaker it has never met
         self.voices = voices(model, target.features) if self.by_speaker else self.groupings[TARGET]
-        self.unknown = embed(model, target.features, self.voices) if self.by_speaker else self.target
-        if isinstance(source, Embedded):
-            self.source = self.unknown_source = source
-        else:
-            self.groupings[SOURCE] = grouped(model, source)
-            self.source = self.unknown_source = embed(model, source.features, self.groupings[SOURCE])
-            if self.by_speaker and source.speakers is not None:
-                self.unknown_source = embed(model, source.features, voices(model, source.features))
+        self.unnamed = list(self.embedded)
+        if self.by_speaker:
+            self.unnamed[TARGET] = embed(model, target.features, self.voices)
+            for d, part in enumerate(sources):
+                if self.speakers[d] is not None:
+                    self.unnamed[d] = embed(model, part.features, voices(model, part.features))
+        self.source, self.target, self.unknown = joined(self.embedded[:-1]), self.embedded[TARGET], self.unnamed[TARGET]
         self.field = InstantaneousResonanceField(model.config)
-        self.sizes = [len(source), len(target)]
-        self.domains = torch.tensor([SOURCE] * len(source) + [TARGET] * len(target))
+        self.sizes = [len(part) for part in self.parts]
+        self.domains = torch.arange(len(self.parts)).repeat_interleave(torch.tensor(self.sizes))
         embedding = model.sere.embedding
         embedding.statistics.copy_(self.voices.statistics)
         embedding.voice_weight.copy_(self.voices.weight)
@@ -81,12 +96,12 @@ class Adaptation:
     @cached_property
     def of_voices(self) -> View:
         """Clips normalised by voice group, as far as their domain has speaker ids."""
-        return View(self.unknown_source, self.unknown)
+        return View(self.unnamed)
 
     @cached_property
     def of_speakers(self) -> View:
         """Clips normalised by speaker, whatever the emotions of the speaker."""
-        return View(self.source, self.target)
+        return View(self.embedded)
 
     @torch.no_grad()
     def organise(self, shots: torch.Tensor) -> Organised:
@@ -96,42 +111,44 @@ class Adaptation:
         """
         passes = Passes(self, shots).run()
         view, posteriors = passes.view, passes.posteriors
-        labelled = shots != UNLABELLED
-        sources = view.nuisance[SOURCE].removed(passes.told[: len(shots)])[0][labelled]
+        embeddings, labels = torch.cat([part.embeddings for part in self.embedded]), self.labels(shots)
+        labelled = labels != UNLABELLED
+        without_nuisance, _ = view.without_nuisance(passes.told, of_cues=False)
         return Organised(
             shots=shots,
-            prototype=self._prototype(shots),
-            response=self.field.response(self.source.embeddings, shots),
-            sources=Embedded(view.lifted(sources), view.cues[: len(shots)][labelled]),
-            posteriors=posteriors,
-            class_prior=passes.class_prior,
+            prototype=self._prototype(embeddings[labelled], labels[labelled]),
+            response=self.field.response(embeddings, labels),
+            sources=Embedded(view.lifted(without_nuisance[labelled]), view.cues[labelled].float()),
+            source_labels=labels[labelled],
+            posteriors=posteriors.float(),
+            class_prior=passes.class_prior.float(),
             tied=tie(posteriors[len(shots) :], self.speakers[TARGET]) if self.by_speaker else None,
         )
 
-    def _prototype(self, shots: torch.Tensor) -> LinearMap:
-        """Cosine with the mean embedding of each class; 0 for a class without a shot."""
-        labelled = shots != UNLABELLED
-        onehot = F.one_hot(shots[labelled], self.model.config.num_labels).to(self.source.embeddings)
-        return LinearMap.of_embeddings(F.normalize(onehot.T @ self.source.embeddings[labelled], dim=1).T)
+    def _prototype(self, embeddings: torch.Tensor, labels: torch.Tensor) -> LinearMap:
+        """Cosine with the mean embedding of each class; 0 for a class without a shot. Labelled clips (m, D), (m,)."""
+        onehot = F.one_hot(labels, self.model.config.num_labels).to(embeddings)
+        return LinearMap.of_embeddings(F.normalize(onehot.T @ embeddings, dim=1).T)
 
     @torch.no_grad()
     def single(self, organised: Organised) -> LinearMap:
         """The map that the saved model carries, for clips normalised by voice group (equation "read-out")."""
         embeddings, cues, filter = self._read_out
-        labels = self._labels(organised.shots)
+        labels = self.labels(organised.shots)
         maps = self.field.read_out(
             embeddings, cues, labels, self.domains, organised.posteriors, organised.class_prior, filter
         )
-        return maps[TARGET]
+        return maps[len(self.parts) - 1]
 
     @cached_property
     def _read_out(self):
         """Embeddings, cues and resonance filter of both domains as of unknown speakers."""
-        embeddings = torch.cat([self.unknown_source.embeddings, self.unknown.embeddings])
-        return embeddings, self.of_voices.cues, self.field.filter(embeddings)
+        embeddings = torch.cat([part.embeddings for part in self.unnamed])
+        return embeddings, self.of_voices.cues.float(), self.field.filter(embeddings)
 
-    def _labels(self, shots: torch.Tensor) -> torch.Tensor:
-        return torch.cat([shots, shots.new_full((self.sizes[TARGET],), UNLABELLED)])
+    def labels(self, shots: torch.Tensor) -> torch.Tensor:
+        """(n,) class index of every labelled clip, source first, -100 elsewhere. shots (n source,)."""
+        return torch.cat([shots, self.target_shots])
 
     @torch.no_grad()
     def install(self, organised: Organised, temperature: float = 1.0) -> None:
@@ -141,12 +158,13 @@ class Adaptation:
         """
         model = self.model
         model.adopt(self.single(organised) * (1 / temperature))
-        model.source_embeddings.copy_(organised.sources.embeddings)
-        model.source_cues.copy_(organised.sources.cues)
-        model.source_labels.copy_(organised.shots[organised.shots != UNLABELLED])
+        model.source_embeddings = organised.sources.embeddings.clone()
+        model.source_cues, model.source_labels = organised.sources.cues.clone(), organised.source_labels.clone()
+        model.config.num_sources = len(organised.source_labels)
 
     def clip_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Statistics (G, 2, D) of all groups and the group (n,) of each clip, source first; the source has audio."""
-        first, second = self.groupings[SOURCE], self.groupings[TARGET]
-        group = torch.cat([first.group, second.group + len(first.statistics)])
-        return torch.cat([first.statistics, second.statistics]), group
+        """Statistics (G, 2, D) of all groups and the group (n,) of each clip, source first; all domains have audio."""
+        counts = [len(grouping.statistics) for grouping in self.groupings]
+        starts = [sum(counts[:d]) for d in range(len(counts))]
+        group = torch.cat([grouping.group + start for grouping, start in zip(self.groupings, starts, strict=True)])
+        return torch.cat([grouping.statistics for grouping in self.groupings]), group

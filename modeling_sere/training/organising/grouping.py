@@ -8,7 +8,6 @@ from modeling_sere.embedding_sere import moments, shrunk_moments
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import CHUNK
 from modeling_sere.training.encoding.domain import Domain
-from modeling_sere.training.organising.nuisance_groups import class_means
 from modeling_sere.training.organising.voice_groups import GROUPS, voice_group_map
 
 UNTIED, TIED = 0.15, 0.5  # ties of speakers and emotions up to which there is none, and from which on it is whole
@@ -75,15 +74,17 @@ def grounded_speakers(domain: Domain, posteriors: torch.Tensor, leaning: float) 
         posteriors: (n, C). leaning: share of a speaker's lean towards some emotions that is taken for emotion and not
             for voice (`lean`).
     """
-    features, mean = domain.features, domain.features.mean(0)
-    means = class_means(features, posteriors) - mean
+    features, posteriors = domain.features, posteriors.double()
+    mean = moments(features)[0].double()
+    weighted = sum(q.T @ f.double() for q, f in zip(posteriors.split(CHUNK), features.split(CHUNK), strict=True))
+    means = weighted / posteriors.sum(0).clamp_min(1e-6)[:, None] - mean
     count = int(domain.speakers.max()) + 1
     sums = features.new_zeros(count, 4, features.shape[1], dtype=torch.double)
     for rows in torch.arange(len(features), device=features.device).split(CHUNK):
         explained = posteriors[rows] @ means
         rest = features[rows] - mean - explained
         values = torch.stack([rest, rest.square(), explained, explained.square()], 1)
-        sums.index_add_(0, domain.speakers[rows], values.double())
+        sums.index_add_(0, domain.speakers[rows], values)
     sizes = domain.speakers.bincount(minlength=count)[:, None].double()
     rest, between = (sums / sizes[..., None])[:, :2], (sums / sizes[..., None])[:, 2:]
     overall = _variances(sums.sum(0)[None] / len(features))

@@ -13,7 +13,7 @@ from modeling_sere.training.organising.view import View, embed
 if TYPE_CHECKING:
     from modeling_sere.training.organising.adaptation import Adaptation
 
-SOURCE, TARGET = 0, 1  # domain numbers inside the field
+TARGET = -1  # place of the target among the domains; all others are sources
 VOICE_PRIOR = 0.5  # of the prior's weight with speaker ids: the cues of clips normalised by voice are less sure
 VOICE_SHARE = 0.5  # of the voice groups in the posteriors of a domain whose speakers are tied to emotions altogether
 LAG = 0.28  # by which the evidence of an emotion that does not occur lags the mean of the others'
@@ -25,7 +25,8 @@ class Passes:
     """The field of one draw of shots, organised pass by pass (docs/method.md, "Passes").
 
     Args:
-        adaptation: gives the views of both domains. shots (n source,): class index of the labelled clips, -100 elsewhere.
+        adaptation: gives the views of all domains. shots (n source,): class index of the labelled clips, -100
+            elsewhere.
 
     Attributes:
         posteriors: (n, C), source first. view: the clips as they were normalised at last, not whitened. class_prior:
@@ -36,9 +37,9 @@ class Passes:
         self.adaptation, self.field, self.config = adaptation, adaptation.field, adaptation.field.config
         self.sizes, self.speakers, self.domains = adaptation.sizes, adaptation.speakers, adaptation.domains
         self.by_speaker = self.speakers[TARGET] is not None
-        self.labels = torch.cat([shots, shots.new_full((self.sizes[TARGET],), UNLABELLED)])
+        self.labels = adaptation.labels(shots)
         count = self.config.num_labels
-        self.class_prior = torch.full((len(self.sizes), count), 1 / count)
+        self.class_prior = torch.full((len(self.sizes), count), 1 / count, dtype=torch.double)
         self.view = adaptation.of_voices
 
     @torch.no_grad()
@@ -53,7 +54,7 @@ class Passes:
             else:
                 self.posteriors, self.clean = self._settled(self.view.whitened(self.told), voiced=True)
         if self.sizes[TARGET] < POOL and self.config.field_passes:
-            self.posteriors = self._mixed(self.posteriors, self._start(), 2 * [self.sizes[TARGET] / POOL])
+            self.posteriors = self._mixed(self.posteriors, self._start(), len(self.sizes) * [self.sizes[TARGET] / POOL])
         return self
 
     @property
@@ -115,12 +116,12 @@ class Passes:
 
     def _grounded(self, told: torch.Tensor, leans: list[float]) -> View:
         """Clips normalised by what of their speaker the emotions do not explain."""
-        embedded, parts = [self.adaptation.source, self.adaptation.target], self.adaptation.parts
+        embedded, parts = list(self.adaptation.embedded), self.adaptation.parts
         for d, part in enumerate(told.split(self.sizes)):
             if self.speakers[d] is not None:
                 grouping = grounded_speakers(parts[d], part, leans[d])
                 embedded[d] = embed(self.adaptation.model, parts[d].features, grouping)
-        return View(*embedded)
+        return View(embedded)
 
     def _drop_absent(self) -> None:
         """Expect no target clip of the emotion whose evidence lags most, if it lags far."""
@@ -137,6 +138,8 @@ class Passes:
         means = [
             F.normalize(class_means(embeddings, told) - embeddings.mean(0), dim=1)
             for embeddings, told in zip(self.clean.split(self.sizes), self.told.split(self.sizes), strict=True)
+            if len(embeddings)
         ]
-        target = self.posteriors[self.sizes[SOURCE] :]
-        return (means[0] * means[1]).sum(1) + target.square().sum(0) / target.sum(0).clamp_min(1e-6)
+        alike = sum((means[TARGET] * source).sum(1) for source in means[:TARGET]) / max(len(means) - 1, 1)
+        target = self.posteriors.split(self.sizes)[TARGET]
+        return alike + target.square().sum(0) / target.sum(0).clamp_min(1e-6)

@@ -3,6 +3,8 @@
 docs/method.md, "Leading directions" and "Passes".
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch.nn import functional as F
 
@@ -24,11 +26,24 @@ def leading_directions(embeddings: torch.Tensor) -> torch.Tensor | None:
     if size <= DIRECTIONS:
         return None
     generator = torch.Generator().manual_seed(0)
-    basis = torch.randn(size, min(size, DIRECTIONS + OVERSAMPLES), generator=generator).to(embeddings)
+    start = torch.randn(size, min(size, DIRECTIONS + OVERSAMPLES), generator=generator, dtype=torch.double)
+    basis = start.to(embeddings.device)
     for _ in range(POWER_ROUNDS):
-        basis = torch.linalg.qr(sum(block.T @ (block @ basis) for block in embeddings.split(CHUNK)))[0]
-    inner = sum((block @ basis).T @ (block @ basis) for block in embeddings.split(CHUNK))
+        basis = torch.linalg.qr(sum(block.T @ (block @ basis) for block in _blocks(embeddings)))[0]
+    inner = sum((block @ basis).T @ (block @ basis) for block in _blocks(embeddings))
     return basis @ torch.linalg.eigh(inner)[1][:, -min(clips, DIRECTIONS) :]
+
+
+def projected(embeddings: torch.Tensor, directions: torch.Tensor | None) -> torch.Tensor:
+    """(n, d) embeddings (n, D) in these directions, of unit length, in double precision."""
+    if directions is None:
+        return embeddings.double()
+    return F.normalize(torch.cat([block @ directions for block in _blocks(embeddings)]), dim=1)
+
+
+def _blocks(embeddings: torch.Tensor) -> Iterator[torch.Tensor]:
+    """A few clips after the other, in double precision."""
+    return (block.double() for block in embeddings.split(CHUNK))
 
 
 def whitened(embeddings: torch.Tensor, posteriors: torch.Tensor, sizes: list[int]) -> torch.Tensor:

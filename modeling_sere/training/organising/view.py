@@ -1,18 +1,17 @@
-"""Both domains as the field sees them: normalised in one way, in their leading joint directions."""
+"""All domains as the field sees them: normalised in one way, in their leading joint directions."""
 
 import copy
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch.nn import functional as F
 
 from modeling_sere.embedding_sere import moments
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.resonance_sere import CHUNK
 from modeling_sere.training.organising.grouping import Grouping
 from modeling_sere.training.organising.nuisance_groups import NuisanceGroups
-from modeling_sere.training.organising.subspace import leading_directions, whitened
+from modeling_sere.training.organising.subspace import leading_directions, projected, whitened
 
 
 @dataclass
@@ -35,29 +34,37 @@ def embed(model: SereForAudioClassification, features: torch.Tensor, grouping: G
     """Normalise a domain's raw features (n, D) group by group (docs/method.md, "Embedding")."""
     embedding = model.sere.embedding
     embeddings = torch.empty_like(features)
-    raw = features.new_empty(len(features), embedding.cue_map.shape[1])
+    cue_map = embedding.cue_map.double()
+    raw = features.new_empty(len(features), cue_map.shape[1], dtype=torch.double)
     for g in range(len(grouping.statistics)):
         for rows in (grouping.group == g).nonzero().squeeze(1).split(CHUNK):
             standardised = embedding.standardised(features[rows], grouping.statistics[g])
-            embeddings[rows], raw[rows] = embedding.embed(standardised), embedding.raw_cues(standardised)
+            embeddings[rows] = embedding.embed(standardised)
+            raw[rows] = standardised[:, : len(cue_map)].double() @ cue_map
     cue_std = moments(raw)[1]
-    return Embedded(embeddings, embedding.cues(raw, cue_std), cue_std)
+    return Embedded(embeddings, embedding.cues(raw, cue_std).to(features), cue_std.to(features))
+
+
+def joined(parts: list[Embedded]) -> Embedded:
+    """Several domains as one, without the deviations; one alone stays itself."""
+    if len(parts) == 1:
+        return parts[0]
+    return Embedded(torch.cat([part.embeddings for part in parts]), torch.cat([part.cues for part in parts]))
 
 
 class View:
-    """Source and target, normalised in one way, in their leading joint directions (equation "projection").
+    """All domains, normalised in one way, in their leading joint directions (equation "projection").
 
-    embeddings: (n, d) of unit length, source first. cues: (n, 5). sizes: clips of source and of target. directions:
-    (D, d), or None where the embeddings are whole.
+    embeddings: (n, d) of unit length, the target last, in double precision, so that no order in which sums are
+    taken decides a group of clips. cues: (n, 5). sizes: clips of each domain. directions: (D, d),
+    or None where the embeddings are whole.
     """
 
-    def __init__(self, source: Embedded, target: Embedded):
-        self.sizes = [len(source), len(target)]
-        embeddings, self.cues = torch.cat([source.embeddings, target.embeddings]), torch.cat([source.cues, target.cues])
+    def __init__(self, parts: list[Embedded]):
+        self.sizes = [len(part) for part in parts]
+        embeddings, cues = torch.cat([part.embeddings for part in parts]), torch.cat([part.cues for part in parts])
         self.directions = leading_directions(embeddings)
-        if self.directions is not None:
-            embeddings = F.normalize(embeddings @ self.directions, dim=1)
-        self.embeddings = embeddings
+        self.embeddings, self.cues = projected(embeddings, self.directions), cues.double()
 
     def whitened(self, told: torch.Tensor) -> "View":
         """The same clips, scattering alike in all directions within an emotion. told (n, C): their emotions."""
@@ -80,4 +87,4 @@ class View:
 
     def lifted(self, embeddings: torch.Tensor) -> torch.Tensor:
         """(m, d) in the leading directions -> (m, D) in those of the features."""
-        return embeddings if self.directions is None else embeddings @ self.directions.T
+        return (embeddings if self.directions is None else embeddings @ self.directions.T).float()

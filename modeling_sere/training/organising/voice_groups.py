@@ -70,4 +70,6 @@ def _pitch_groups(pitch: np.ndarray, cues: np.ndarray) -> np.ndarray:
     others = np.c_[cues[:, 1:], np.ones(len(cues))]  # all cues but the level of F0
     residual = pitch - others @ np.linalg.lstsq(others, pitch, rcond=None)[0]
     residual /= np.maximum(residual.std(0), 1e-12)
-    return clusters(torch.from_numpy(residual), GROUPS).numpy()
+    groups = clusters(torch.from_numpy(residual), GROUPS).numpy()
+    low, high = (residual[groups == group].sum() / max((groups == group).sum(), 1) for group in range(GROUPS))
+    return groups if low <= high else 1 - groups  # the lower voices come first, whatever the order of the clips
