@@ -426,13 +426,14 @@ def _selected(hidden_states: tuple | None, wanted: bool | int | list[int] | None
 class SereForAudioClassification(SerePreTrainedModel):
     """A SERE model with the organised field as its classifier.
 
-    Organising leaves a linear map of embedding and cues (`LinearMap`), kept here as ordinary parameters, so that one
+    Organising leaves a linear map of the embedding (`LinearMap`), kept here as ordinary parameters, so that one
     clip needs no other data and any training loop can go on from there. The labelled sources travel as buffers:
     `source_embeddings` (M, D), `source_cues` (M, 5), `source_labels` (M,); all are None in a model that carries none.
     """
 
-    _keep_in_fp32_modules_strict = ["classifier", "cue_classifier"]
-    _keys_to_ignore_on_load_unexpected = [r"^source_"]  # written empty once where a model carried none
+    _keep_in_fp32_modules_strict = ["classifier"]
+    # of earlier versions: sources written empty where a model carried none, and the map of the cues (`check_weights`)
+    _keys_to_ignore_on_load_unexpected = [r"^source_", r"^cue_classifier\."]
 
     def __init__(self, config: SereConfig):
         super().__init__(config)
@@ -440,8 +441,10 @@ class SereForAudioClassification(SerePreTrainedModel):
         self.sere = SereModel(config)
         size = sum(self.sere.embedding.block_sizes)
         self.classifier = nn.Linear(size, config.num_labels, dtype=torch.float32)
-        self.cue_classifier = nn.Linear(NUM_CUES, config.num_labels, bias=False, dtype=torch.float32)
         self.tric = TripleResonanceInteractionChain(config)
+        self.source_embeddings: torch.Tensor
+        self.source_cues: torch.Tensor
+        self.source_labels: torch.Tensor
         count, kind = config.num_sources, torch.float32
         if count:
             self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, "source_(embeddings|cues)"]
@@ -468,16 +471,16 @@ class SereForAudioClassification(SerePreTrainedModel):
 
     @torch.no_grad()
     def adopt(self, linear: LinearMap):
-        """Take over an organised field."""
+        """Take over an organised field. Raises ValueError: it is a start without rounds, which needs the cues."""
+        if linear.cue_weight.any():
+            raise ValueError("A map that needs the cues cannot be kept: organise with one round at least.")
         self.classifier.weight.copy_(linear.weight.T)
         self.classifier.bias.copy_(linear.bias)
-        self.cue_classifier.weight.copy_(linear.cue_weight.T)
 
-    def classify(self, embeddings: torch.Tensor, cues: torch.Tensor) -> torch.Tensor:
-        """(B, D), (B, 5) -> logits (B, C) in float32."""
+    def classify(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Map embeddings (B, D) to logits (B, C) in float32."""
         with torch.autocast(device_type=embeddings.device.type, enabled=False):
-            scores = called(self.classifier, embeddings)
-            return scores + called(self.cue_classifier, cues).to(scores.device)
+            return called(self.classifier, embeddings)
 
     @torch.no_grad()
     def follow_labels(self, labels: list[str], name: str) -> None:
@@ -502,7 +505,7 @@ class SereForAudioClassification(SerePreTrainedModel):
         if len(now) == len(labels):
             left = iter([k for k, label in enumerate(labels) if label not in now])
             rows = [labels.index(label) if label in labels else next(left) for label in now]
-            for parameter in (*self.classifier.parameters(), *self.cue_classifier.parameters()):
+            for parameter in self.classifier.parameters():
                 parameter.copy_(parameter[rows].clone())
             renamed = [f"{labels[row]} is now {label}" for row, label in zip(rows, now, strict=True)]
             if renamed := [text for text, label in zip(renamed, now, strict=True) if label not in labels]:
@@ -572,7 +575,7 @@ class SereForAudioClassification(SerePreTrainedModel):
     def _consistency(self, features, logits, unlabelled, statistics):
         """KL of a view with dropped features from the full view, over the unlabelled clips."""
         view = self.sere.embedding(features, statistics, dropout=self.config.view_dropout)
-        other = self.classify(*view)
+        other = self.classify(view[0])
         each = F.kl_div(other.log_softmax(1), logits.detach().softmax(1), reduction="none").sum(1)
         return (each * unlabelled).sum() / unlabelled.sum().clamp_min(1)
 
@@ -610,7 +613,7 @@ class SereForAudioClassification(SerePreTrainedModel):
             output_attentions=output_attentions,
             return_dict=True,
         )
-        logits = self.classify(base.embeddings, base.cues).to(base.embeddings.device)
+        logits = self.classify(base.embeddings).to(base.embeddings.device)
         if not (self.training or torch.compiler.is_compiling() or logits.is_meta) and not bool(logits.isfinite().all()):
             raise ValueError(NOT_FINITE)
         losses = {}

@@ -90,7 +90,7 @@ class PageNetwork(nn.Module):
         highlights, features = sere.pool(sere.frames(input_values, attention_mask))
         group = sere.embedding.voice_groups(features)
         embeddings, cues = sere.embedding(features, statistics[group])
-        return self.model.classify(embeddings, cues), highlights, features, cues, group
+        return self.model.classify(embeddings), highlights, features, cues, group
 
 
 def build(name: str, output: Path, link: str | None, samples: list[Path], samples_license: str | None) -> None:

@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers.utils import cached_file
 
@@ -19,8 +20,9 @@ BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-HEAD = ("classifier.", "cue_classifier.")  # may be drawn anew, for other emotions
+HEAD = ("classifier.",)  # may be drawn anew, for other emotions
 # exponents of e; parts of vectors of unit length; standardised cues, which are clipped
+FORMER = "cue_classifier.weight"
 LARGEST = {"log_gain": 40.0, "source_embeddings": 1.01, "source_cues": 10.0}
 UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -42,7 +44,10 @@ def check_weights(path: str, name: str, model_class: type[nn.Module], config, ne
     """
     held = {tensor.removeprefix("sere."): entry for tensor, entry in read_header(path, name).items()}
     bare = not any(tensor.startswith(HEAD) for tensor in held)  # a base model's
-    for tensor, needed in _needed(name, model_class, config).items():
+    model = _needed(name, model_class, config)
+    if FORMER in held and not new_head and any(tensor.startswith(HEAD) for tensor in model):
+        _check_former(path, name)
+    for tensor, needed in model.items():
         short = tensor.removeprefix("sere.")
         kind, shape = held.get(short, (None, None))
         if kind is None:
@@ -56,6 +61,16 @@ def check_weights(path: str, name: str, model_class: type[nn.Module], config, ne
             )
         elif (kind[0] in "FB" and kind != "BOOL") != needed.is_floating_point():
             raise ValueError(f"{name}: {tensor} holds numbers of type {kind} in model.safetensors, not {needed.dtype}.")
+
+
+def _check_former(path: str, name: str):
+    """Pass if the classifier of the cues, which models of earlier versions have, says nothing."""
+    with safe_open(path, framework="pt") as file:
+        if bool(file.get_tensor(FORMER).any()):
+            raise ValueError(
+                f"{name}: {FORMER} is not zero: the model was trained with an earlier version of SERE, whose scores "
+                "this one does not give; load it with the code that lies beside it."
+            )
 
 
 def check_finite(model: nn.Module, name: str):

@@ -109,8 +109,7 @@ def make_model(clips):
     def make(encoder: str = "none", **options) -> SereForAudioClassification:
         torch.manual_seed(0)
         model = SereForAudioClassification(_sere_config(encoder, **options)).eval()
-        for layer in (model.classifier, model.cue_classifier):
-            torch.nn.init.normal_(layer.weight)
+        torch.nn.init.normal_(model.classifier.weight)
         with torch.no_grad():
             embedding = model.sere.embedding
             features = model.sere.pool(model.sere.frames(*batch))[1]

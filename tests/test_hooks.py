@@ -43,9 +43,7 @@ def assert_same(answers, expected, atol=1e-5):
 def test_adapters_of_every_linear_layer_take_part(model, batch):
     """Each learns: that of the classifier, and those where WavLM's own attention would read weights past them."""
     layers = [
-        name
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and layer.weight.requires_grad and "cue_classifier" not in name
+        name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and layer.weight.requires_grad
     ]
     assert "classifier" in layers
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=layers, init_lora_weights="gaussian"))
@@ -99,7 +97,7 @@ def test_device_maps(place, make_model, batch, tmp_path):
     """Either part on disk, the other on the CPU."""
     model = make_model("whisper", tric_weight=0.3)
     model.save_pretrained(tmp_path / "model")
-    places = {"sere": "cpu", "classifier": "cpu", "cue_classifier": "cpu", "tric": "cpu", place: "disk"}
+    places = {"sere": "cpu", "classifier": "cpu", "tric": "cpu", place: "disk"}
     places |= dict.fromkeys(("source_embeddings", "source_cues", "source_labels"), "cpu")
     loaded = SereForAudioClassification.from_pretrained(
         tmp_path / "model", device_map=places, offload_folder=tmp_path / "offload"

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, pipeline
 
-from modeling_sere import SereForAudioClassification
+from modeling_sere import SereForAudioClassification, SereModel
 from modeling_sere.modeling_sere import feature_extractor
 from modeling_sere.pipeline_sere import SerePipeline
 
@@ -240,3 +241,18 @@ def test_a_pipeline_around_a_model_in_memory(saved, clips):
         device="cpu",
     )  # fmt: skip
     assert isinstance(pipe, SerePipeline) and pipe(clips[0].numpy(), return_timestamps=True)["chunks"]
+
+
+def test_models_of_earlier_versions(saved, tmp_path, caplog):
+    """They have a classifier of the cues beside the one of the embeddings, zero in all that a run has made."""
+    shutil.copytree(saved[0] / "none", tmp_path / "old")
+    path = tmp_path / "old" / "model.safetensors"
+    weights = load_file(path)
+    save_file(weights | {"cue_classifier.weight": torch.zeros(3, 5)}, path, {"format": "pt"})
+    loaded = SereForAudioClassification.from_pretrained(tmp_path / "old")
+    torch.testing.assert_close(loaded.classifier.weight, weights["classifier.weight"])
+    assert "cue_classifier" not in caplog.text
+    save_file(weights | {"cue_classifier.weight": torch.ones(3, 5)}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"old: cue_classifier\.weight is not zero: .* earlier version of SERE"):
+        SereForAudioClassification.from_pretrained(tmp_path / "old")
+    assert SereModel.from_pretrained(tmp_path / "old").config.model_type == "sere"

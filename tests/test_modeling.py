@@ -255,7 +255,7 @@ def test_frozen_base_model(make_model, batch):
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
     assert with_gradient == {
         "sere.highlight_weight", "sere.embedding.log_gain",
-        "classifier.weight", "classifier.bias", "cue_classifier.weight",
+        "classifier.weight", "classifier.bias",
     }  # fmt: skip
 
 
@@ -323,7 +323,6 @@ def test_transformers_trainer(make_model, voice, tmp_path):
         features = model.sere.pool(model.sere.frames(batch["input_values"], batch["attention_mask"]))[1]
         model.sere.embedding.statistics.copy_(torch.stack([features.mean(0), features.std(0)]).expand(2, -1, -1))
         torch.nn.init.zeros_(model.classifier.weight)
-        torch.nn.init.zeros_(model.cue_classifier.weight)
     trainer = train(model, data, tmp_path)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert len(losses) == 12 and torch.isfinite(torch.tensor(losses)).all()
@@ -355,12 +354,15 @@ def test_trainer_divides_the_loss_by_the_accumulation_steps(make_model, voice, t
 def test_adopt_reproduces_a_linear_map(make_model, batch):
     model = make_model("whisper")
     size = model.classifier.in_features
-    linear = LinearMap(torch.randn(size, 3), torch.randn(5, 3), torch.randn(3))
+    linear = LinearMap(torch.randn(size, 3), torch.zeros(5, 3), torch.randn(3))
     model.adopt(linear)
     with torch.no_grad():
         base, logits = model.sere(*batch), model(*batch).logits
     torch.testing.assert_close(logits, linear(base.embeddings, base.cues))
-    assert all(p.requires_grad for p in (model.classifier.weight, model.classifier.bias, model.cue_classifier.weight))
+    assert all(p.requires_grad for p in (model.classifier.weight, model.classifier.bias))
+    linear.cue_weight[0, 0] = 1
+    with pytest.raises(ValueError, match="needs the cues"):
+        model.adopt(linear)
 
 
 def test_adopted_field_scores_clips_as_it_organised_them(make_model, batch):

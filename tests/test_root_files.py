@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "modeling_sere").glob("*_sere.py"))
-ALLOWED = {"torch", "transformers", "numpy", *sys.stdlib_module_names}
+ALLOWED = {"torch", "transformers", "numpy", "safetensors", *sys.stdlib_module_names}
 LAZY = {"soundfile", "soxr", "av"}  # named in a call of `require`, where a file is read or resampled
 
 # any connection, process or remote address ends this interpreter with an error

@@ -72,7 +72,7 @@ def test_model_answers_single_clips_as_the_read_out(model, setup):
     expected = maps[1](adaptation.target.embeddings, adaptation.target.cues)
     for row in range(len(target)):
         with torch.no_grad():
-            logits = model.classify(*model.sere.embedding(target.features[row : row + 1]))
+            logits = model.classify(model.sere.embedding(target.features[row : row + 1])[0])
         torch.testing.assert_close(logits[0], expected[row], rtol=1e-4, atol=1e-4)
 
 
@@ -144,7 +144,7 @@ def test_single_map_knows_the_emotions_of_unknown_speakers(model, setup):
     adaptation, target, references, shots = setup(speakers=3)
     adaptation.install(adaptation.organise(shots))
     with torch.no_grad():
-        logits = model.classify(*model.sere.embedding(target.features))
+        logits = model.classify(model.sere.embedding(target.features)[0])
     assert (logits.argmax(1) == references).float().mean() > 0.6
 
 
@@ -200,8 +200,8 @@ def test_labelled_sources_travel_without_nuisance(model, setup, tmp_path):
     torch.testing.assert_close(loaded.source_embeddings, organised.sources.embeddings)
     torch.testing.assert_close(loaded.source_cues, organised.sources.cues)
     with torch.no_grad():
-        again = loaded.classify(*loaded.sere.embedding(target.features))
-        torch.testing.assert_close(again, model.classify(*model.sere.embedding(target.features)))
+        again = loaded.classify(loaded.sere.embedding(target.features)[0])
+        torch.testing.assert_close(again, model.classify(model.sere.embedding(target.features)[0]))
 
 
 def test_organising_again_with_other_shots_leaves_the_adaptation_as_it_was(setup):

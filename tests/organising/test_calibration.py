@@ -89,7 +89,7 @@ def test_calibrated_scores_are_as_sure_as_expected(model, make_adaptation, monke
     monkeypatch.setattr(calibration, "expected_accuracy", lambda *_: 0.55)
     adaptation.install(organised, calibrate(adaptation, organised).temperature)
     with torch.no_grad():
-        scores = model.classify(adaptation.unknown.embeddings, adaptation.unknown.cues).softmax(1)
+        scores = model.classify(adaptation.unknown.embeddings).softmax(1)
     assert float(scores.amax(1).mean()) == pytest.approx(0.55, abs=2e-3)
 
 
@@ -113,9 +113,9 @@ def test_a_temperature_changes_no_answer(model, make_adaptation):
     organised = adaptation.organise(shots)
     with torch.no_grad():
         adaptation.install(organised)
-        before = model.classify(adaptation.unknown.embeddings, adaptation.unknown.cues)
+        before = model.classify(adaptation.unknown.embeddings)
         adaptation.install(organised, 2.0)
-        after = model.classify(adaptation.unknown.embeddings, adaptation.unknown.cues)
+        after = model.classify(adaptation.unknown.embeddings)
     torch.testing.assert_close(after, before / 2)
 
 

@@ -79,7 +79,7 @@ def test_without_encoder_weights_and_gains_change_and_losses_are_finite(run):
     model, before = run(steps=3, seen=seen)
     assert changed(model, before) == {
         "sere.highlight_weight", "sere.embedding.log_gain",
-        "classifier.weight", "classifier.bias", "cue_classifier.weight",
+        "classifier.weight", "classifier.bias",
     }  # fmt: skip
     assert [step for step, _ in seen] == [0, 1, 2]
     for _, losses in seen:

@@ -251,9 +251,9 @@ def second(world, german) -> dict:
     """A second push to org/sere-de, of changed code and weights: broken off once, then repeated as it was told."""
     folder = shutil.copytree(german, world.root / "changed")
     code = (folder / "modeling_sere.py").read_text()
-    line = "logits = self.classify(base.embeddings, base.cues)"
+    line = "logits = self.classify(base.embeddings)"
     assert code.count(line) == 1
-    changed = code.replace(line, "logits = 7 + 0 * self.classify(base.embeddings, base.cues)")
+    changed = code.replace(line, "logits = 7 + 0 * self.classify(base.embeddings)")
     (folder / "modeling_sere.py").write_text(changed)
     weights = load_file(folder / "model.safetensors")
     weights |= {name: tensor + 1 for name, tensor in weights.items() if name.startswith("classifier.")}
