@@ -255,4 +255,4 @@ def test_models_of_earlier_versions(saved, tmp_path, caplog):
     save_file(weights | {"cue_classifier.weight": torch.ones(3, 5)}, path, {"format": "pt"})
     with pytest.raises(ValueError, match=r"old: cue_classifier\.weight is not zero: .* earlier version of SERE"):
         SereForAudioClassification.from_pretrained(tmp_path / "old")
-    assert SereModel.from_pretrained(tmp_path / "old").config.model_type == "sere"
+    SereModel.from_pretrained(tmp_path / "old")  # has no classifier
