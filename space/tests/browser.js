@@ -89,9 +89,12 @@ async function otherSounds(page, rows) {
   outcome.texts.noise = await page.textContent("#answer");
   await give(page, "file-input", ["broken.wav"], rows + 3);
   outcome.texts.broken = await page.textContent("#errors");
-  const start = performance.now();
-  await give(page, "file-input", ["long.wav"], rows + 4);
-  outcome.seconds.long = (performance.now() - start) / 1000;
+  outcome.seconds.long = [];
+  for (let k = 0; k < 3; k++) {
+    const start = performance.now();
+    await give(page, "file-input", ["long.wav"], rows + 4 + k);
+    outcome.seconds.long.push((performance.now() - start) / 1000);
+  }
   outcome.scores.long = await scoresOn(page);
   outcome.windows = await page.locator("#timeline tbody tr").count();
 }
@@ -170,10 +173,10 @@ const page = await visitor();
 outcome.axe.empty = await violations(page);
 let rows = await sampleClips(page);
 await otherSounds(page, rows);
-await voices(page, rows + 4);
+await voices(page, rows + 6);
 await table(page);
 await languages(page);
-await recordByKeyboard(page, rows + 6);
+await recordByKeyboard(page, rows + 8);
 outcome.blocked = await page.evaluate("window.blocked");
 outcome.escape = await page.evaluate(
   "fetch('https://example.org/').then(() => 'reached', () => 'refused')", // the content security policy at work

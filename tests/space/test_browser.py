@@ -135,7 +135,7 @@ def scores(answer: list[dict]) -> dict[str, float]:
 def test_scores_are_those_of_python(visit, classifier):
     seen = visit[0]["scores"]
     for clip in OFFERED:
-        assert seen[clip.stem] == scores(classifier(str(clip)))
+        assert seen[clip.stem] == scores(classifier(str(clip))), clip.stem
     assert len({max(seen[clip.stem], key=seen[clip.stem].get) for clip in OFFERED}) > 1
 
 
@@ -196,7 +196,7 @@ def test_clips_are_a_table_that_sorts_and_can_be_kept(visit, page):
     assert outcome["texts"]["highest"] == "silence.wav" and outcome["texts"]["sorting"] == "descending"
     header, *lines = (folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert header == ",".join(["file,emotion,score", *(f"score_{name}" for name in EMOTIONS), "strongest,error"])
-    assert len(lines) == len(OFFERED) + 6
+    assert len(lines) == len(OFFERED) + 8
     assert [line.split(",")[1] for line in lines if line.startswith(("silence", "noise"))] == ["silence", "noise"]
 
 
@@ -205,4 +205,4 @@ def test_sizes_and_speed(visit, page):
     own = [path for path in page.rglob("*") if path.is_file() and path.parent.name != "samples"]
     assert sum(path.stat().st_size for path in own) < 6e6
     assert outcome["seconds"]["first"] < 3
-    assert 33 / outcome["seconds"]["long"] > 20
+    assert 33 / min(outcome["seconds"]["long"]) > 20
