@@ -31,7 +31,11 @@ class CorpusParser(argparse.ArgumentParser):
     def __init__(self, about: str, draws: str):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(description=about, formatter_class=formatter, conflict_handler="resolve")
-        self.add_argument("--corpora", nargs="+", required=True, action=_Pairs, help="folders with metadata.csv")
+        self.add_argument(
+            "--corpora", nargs="+", required=True, action=_Pairs,
+            help="folders, or datasets on the Hub, each with its split: amu-cai/CAMEO:nemo",
+        )  # fmt: skip
+        self.add_argument("--streaming", action="store_true", help="read datasets on the Hub without downloading them")
         self.add_argument("--encoder", default="none", help="encoder folder, Hub id, or none")
         self.add_argument("--shots", type=int, default=5, help="labelled clips per emotion")
         self.add_argument("--draws", type=_seeds, default=draws, help="first-last seed of the shot draws")
@@ -45,8 +49,19 @@ class _Pairs(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         if len(values) < 2:
-            parser.error(f"{option_string} needs at least two folders: every directed pair is a task")
+            parser.error(f"{option_string} needs at least two corpora: every directed pair is a task")
         setattr(namespace, self.dest, values)
+
+
+def place_and_split(text: str) -> tuple[str, str | None, str]:
+    """Return where a corpus lies, its split, and its name in tables, of `folder`, `folder:split` or `owner/name:split`.
+
+    A split is called by its own name, as all the corpora of a table may be splits of one dataset.
+    """
+    place, colon, split = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return text, None, Path(text).resolve().name
+    return place, split, split
 
 
 def _seeds(text: str) -> list[int]:
@@ -119,7 +134,7 @@ def meta(arguments) -> dict:
     given = vars(arguments)
     facts = {name: given[name] for name in ("shots", "draws") if name in given}
     if "corpora" in given:
-        facts["corpora"] = [Path(folder).resolve().name for folder in arguments.corpora]
+        facts["corpora"] = [place_and_split(place)[2] for place in arguments.corpora]
     if "encoder" in given:
         facts["encoder"] = "none" if arguments.encoder == "none" else Path(arguments.encoder).name
     return facts | {"command": command_line(), "date": time.strftime("%Y-%m-%d"), "versions": versions()}

@@ -2,7 +2,10 @@
 
     python -m benchmarks.crosslingual --corpora DIR DIR [DIR ...] --encoder DIR|id|none --json results.json
 
-Every directed pair of corpora is one task. Features, pools, adaptation and evaluation are the ones of train_sere.py.
+    python -m benchmarks.crosslingual --corpora amu-cai/CAMEO:nemo amu-cai/CAMEO:emozionalmente --streaming ...
+
+Every directed pair of corpora is one task; a dataset on the Hub is named with its split. Features, pools, adaptation
+and evaluation are the ones of train_sere.py.
 
 --methods takes names and groups, separated by commas: "baselines", "ablations", and "all" for both with SERE itself.
 "fine-tuned-encoder" (trained on the shots, without SERE) is in no group, for it takes minutes per task: name it. It is

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from benchmarks import baselines
 from benchmarks.baselines import BASELINES, PRIOR, SIMPLE, Clips, Task
+from benchmarks.command import place_and_split
 from modeling_sere.dynamics_sere import FRAME_NAMES
 from modeling_sere.modeling_sere import SereModel
 from modeling_sere.resonance_sere import UNLABELLED, InstantaneousResonanceField
@@ -79,7 +80,7 @@ def encode(arguments, methods=()) -> list[Encoded]:
     base = SereArguments(encoder=arguments.encoder)
     accelerator = Accelerator()
     model = build_model(base, ["one", "two"], speaker_ids=True).sere.to(accelerator.device)
-    corpora = [load_corpus(folder) for folder in arguments.corpora]
+    corpora = [read(place, arguments.streaming) for place in arguments.corpora]
     uniform = egemaps = [None] * len(corpora)
 
     def features() -> list[Features]:
@@ -93,6 +94,14 @@ def encode(arguments, methods=()) -> list[Encoded]:
     if any(name.startswith("egemaps") for name in methods):
         egemaps = [measure(*row, arguments.cache_dir) for row in zip(corpora, pooled, strict=True)]
     return [Encoded(*row) for row in zip(corpora, pooled, uniform, egemaps, strict=True)]
+
+
+def read(text: str, streaming: bool) -> Corpus:
+    """Read the corpus that `--corpora` names, under the name that tables give it."""
+    place, split, name = place_and_split(text)
+    corpus = load_corpus(place, split=split, streaming=streaming)
+    corpus.name = name if split else corpus.name
+    return corpus
 
 
 @torch.no_grad()

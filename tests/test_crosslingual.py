@@ -4,7 +4,8 @@ import pytest
 
 import train_sere
 from benchmarks import crosslingual
-from benchmarks.command import run_in_processes
+from benchmarks.command import place_and_split, run_in_processes
+from benchmarks.experiment import read
 from testing.corpora import write_corpus
 
 
@@ -88,3 +89,14 @@ def test_unknown_method_is_refused(capsys):
     with pytest.raises(SystemExit):
         run(crosslingual.main, "--corpora", "a", "b", "--methods", "magic")
     assert "magic is unknown" in capsys.readouterr().err
+
+
+def test_corpora_are_named_with_their_split(tmp_path):
+    write_corpus(tmp_path / "set", clips=1)
+    (tmp_path / "set" / "metadata.csv").rename(tmp_path / "set" / "dev.csv")
+    (tmp_path / "set" / "test.csv").write_text("file_name,emotion\nanger_0_0.wav,anger\n")
+    corpora = [read(f"{tmp_path / 'set'}:{split}", False) for split in ("dev", "test")]
+    assert [(corpus.name, len(corpus)) for corpus in corpora] == [("dev", 6), ("test", 1)]
+    assert place_and_split("amu-cai/CAMEO:nemo") == ("amu-cai/CAMEO", "nemo", "nemo")
+    (tmp_path / "a:b").mkdir()
+    assert place_and_split(str(tmp_path / "a:b")) == (str(tmp_path / "a:b"), None, "a:b")

@@ -34,9 +34,14 @@ sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 import train_sere
-for name, *flags in json.loads(sys.argv[2]):
+runs, table = map(json.loads, sys.argv[2:])
+for name, *flags in runs:
     sys.argv = ["train_sere.py", name, *flags]
     train_sere.main()
+from benchmarks import crosslingual
+crosslingual.run_in_processes = lambda function, tasks: [row for task in tasks for row in function(task)]
+sys.argv = ["crosslingual", *table]
+crosslingual.main()
 """
 
 
@@ -87,12 +92,16 @@ def results(tmp_path_factory, encoder_config) -> dict[str, Results]:
         quick = ["--draws=1", "--report_to=none", f"--cache_dir={root / 'cache'}"]
         runs = [[name, *quick, f"--output_dir={root / name}"] for name in NAMES]
         runs.append(["cameo-polish", *quick, "--streaming=false", f"--output_dir={root / 'whole'}"])
+        table = ["--corpora", f"{CAMEO}:nemo", f"{CAMEO}:enterface", "--streaming", "--methods=sere,ridge"]
+        table += ["--draws=0-0", f"--cache_dir={root / 'cache'}", f"--json={root / 'table.json'}"]
         done = subprocess.run(
-            [sys.executable, "-c", RUNNER, str(ROOT), json.dumps(runs)], capture_output=True, text=True, cwd=root,
+            [sys.executable, "-c", RUNNER, str(ROOT), json.dumps(runs), json.dumps(table)],
+            capture_output=True, text=True, cwd=root,
             env=server.environment(root / "hf", TOKEN, OMP_NUM_THREADS="1"), timeout=400, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
     found = {name: load_results(root / name) for name in [*NAMES, "whole"]}
+    found["table"] = json.loads((root / "table.json").read_text())
     return found | {"card": ModelCard.load(root / "sere-wavlm" / "README.md")}
 
 
@@ -123,6 +132,12 @@ def test_the_model_of_several_languages(results):
         *card.data.language
     }
     assert "| source | cc-by-nc-sa-4.0 | 18 |" in card.text and card.data.datasets == [CAMEO]
+
+
+def test_the_table_of_the_benchmark_takes_splits(results):
+    assert results["table"]["corpora"] == ["nemo", "enterface"]
+    tasks = {(row["source"], row["target"]) for row in results["table"]["rows"]}
+    assert tasks == {("nemo", "enterface"), ("enterface", "nemo")}
 
 
 def test_flags_win_over_a_recipe_and_unknown_names_are_told():
