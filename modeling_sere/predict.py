@@ -9,13 +9,13 @@ not the code that lies beside the model's weights.
 """
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modeling_sere.training.errors import RunError, first_line
+from modeling_sere.training.running.ending import one_sentence
 
 if TYPE_CHECKING:
     from modeling_sere.pipeline_sere import SerePipeline
@@ -277,10 +277,8 @@ def rows(answer: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 def main() -> None:
     arguments = parse()
-    try:
+    with one_sentence("python -m modeling_sere.predict"):
         print(run(arguments))
-    except RunError as error:
-        sys.exit(f"python -m modeling_sere.predict: {error}")
 
 
 if __name__ == "__main__":

@@ -350,6 +350,7 @@ def main():
         if destination:
             destination.prepare()
         build(arguments.model, arguments.output, link, arguments.samples, arguments.samples_license)
+        sys.stdout.reconfigure(errors="backslashreplace")  # whatever the name of the folder and the console
         print(f"The page is in {arguments.output}: python -m http.server --directory {arguments.output}")
         if destination:
             print("Pushed to", destination.push(arguments.output))

@@ -1,6 +1,7 @@
 """The command that answers for files, folders and corpora: each recording is a row, whatever becomes of it."""
 
 import csv
+import io
 import itertools
 import json
 import shutil
@@ -220,3 +221,15 @@ def test_errors_are_one_sentence(monkeypatch, tmp_path, place):
     monkeypatch.setattr(sys, "argv", ["predict", *words])
     with pytest.raises(SystemExit, match=r"^python -m modeling_sere.predict: .*nowhere does not exist"):
         predict.main()
+
+
+def test_any_name_is_told_on_an_ascii_console(monkeypatch, tmp_path, place):
+    folder = tmp_path / "波兰语"
+    folder.mkdir()
+    voice = next(path for path in sorted((place / "voices").rglob("*")) if path.suffix in (".wav", ".flac"))
+    (folder / "ż.wav").write_bytes(voice.read_bytes())
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "argv", ["predict", str(place / "model"), str(folder), "--output", str(folder / "a.csv")])
+    predict.main()
+    assert rb"\u6ce2\u5170\u8bed" in console.buffer.getvalue() and "ż.wav" in (folder / "a.csv").read_text("utf-8")

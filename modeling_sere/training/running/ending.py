@@ -107,6 +107,8 @@ def one_sentence(program: str) -> Iterator[None]:
     finally:
         for watch in watches:
             watch.cancel()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()  # here, where a reader that is gone does no harm
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.stdout, sys.stderr = streams
