@@ -39,7 +39,7 @@ DOCUMENTS = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs
 TOKEN = "hf_documents"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"# (needs|takes) ")
-SETUP = (".ci/run", "python -m venv", ". ", "pip install", "git clone", "pre-commit install")
+SETUP = (".ci/", "python -m venv", ". ", "pip install", "git clone", "pre-commit install")
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?!\w)")
 TOLERANCE = 0.01  # of a printed figure: processors differ in the last digits
 
