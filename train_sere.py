@@ -57,6 +57,7 @@ from modeling_sere.training.refining.refinement import refine
 from modeling_sere.training.refining.tracking import tracked_arguments, trackers
 from modeling_sere.training.reporting.description import describe, origins
 from modeling_sere.training.reporting.evaluation import Evaluation, scores_of_run, spread
+from modeling_sere.training.reporting.field_notes import found_by, notes_on_field
 from modeling_sere.training.reporting.hub import Destination
 from modeling_sere.training.reporting.outputs import highlight_example, table
 from modeling_sere.training.reporting.predictions import Predictions, predict
@@ -219,8 +220,10 @@ def run(
     # C. Draw the shots and organise
     shots = sources.references if source_corpus is None else source.shots(arguments.shots, arguments.seed)
 
+    told = target.told(arguments.target_shots, arguments.seed, adapting)
+
     def organise():
-        adaptation = Adaptation(model, source.domain, target.domain.subset(adapting))
+        adaptation = Adaptation(model, source.domain, target.domain.subset(adapting), told[adapting])
         organised = adaptation.organise(shots)
         calibrated = calibrate(adaptation, organised)
         adaptation.install(organised, calibrated.temperature)
@@ -228,6 +231,8 @@ def run(
 
     with stage("organise"):
         adaptation, organised, calibrated = organise()
+    for note in notes_on_field(organised, labels):
+        logger.warning(note)
 
     # D. Refine, on frames or with the encoder on audio; the features have changed then, so organise again
     if accelerator.is_main_process:
@@ -256,11 +261,13 @@ def run(
         predictions = predict(adaptation, organised, calibrated, target, adapting)
         results: Results = describe(arguments, model.config, source, target, shots, origin)
         results |= label_report(source_corpus, target_corpus, labels) | predictions.summary()
-        results |= scores_of_run(adaptation, organised, target, scored, arguments.setting, calibrated.temperature)
+        results |= found_by(organised, labels) | {"target_shot_files": target.names(told)}
+        unseen = target.without(told)
+        results |= scores_of_run(adaptation, organised, unseen, scored, arguments.setting, calibrated.temperature)
         results["spread"] = None
         # refined features belong to one draw of shots, and so do the sources of a model
         if results["uar"] is not None and not refining and source_corpus is not None:
-            evaluation = Evaluation(adaptation, target, scored, arguments.setting)
+            evaluation = Evaluation(adaptation, unseen, scored, arguments.setting)
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             others = (adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds[1:])
             uars = [evaluation.scores(draw)["uar"] for draw in chain([organised], others)]

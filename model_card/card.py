@@ -276,11 +276,25 @@ def _predictions(results: Results) -> dict[str, Any]:
         "shares": [(_text(emotion), _percent(share)) for emotion, share in shares],
         "surest": _answers(results["surest"]),
         "least_sure": _answers(results["least_sure"]),
+        "found": _found(results),
         "agreement": "The prior says nothing of these emotions, so no second witness tells how far to trust the scores."
         if agreement is None
         else "The prior alone and the labelled clips alone, which share no evidence, give "
         f"{_percent(agreement)} of the clips the same emotion.",
     }
+
+
+def _found(results: Results) -> str:
+    """What the run found out about speakers and emotions, where it matters."""
+    tied, absent, helped = (results[key] for key in ("speaker_emotion_tie", "emotions_not_heard", "target_shot_files"))
+    sentences = []
+    if tied is not None and tied > 0.3:
+        sentences.append("The speakers differ much in their emotions, so voice and emotion are hard to tell apart.")
+    if absent:
+        sentences.append(f"No clip seems to have {', '.join(map(_text, absent))}.")
+    if helped:
+        sentences.append(f"The labels of {len(helped)} clips of the target helped; these were not scored.")
+    return " ".join(sentences)
 
 
 def _answers(answers: list[Answer]) -> str:

@@ -35,6 +35,7 @@ def results():
         "same_audio_in_both": ["liuchanhg_201.flac", "liuchanhg_202.flac"], "shots_in_target": ["liuchanhg_201.flac"],
         "parameters": {"prior_weight": 2.0, "field_balance": 0.5}, "refine_steps": 0, "train_encoder": "none",
         "shares": {"anger": 0.5, "fear": 0.3, "sadness": 0.2}, "agreement": 0.625,
+        "speaker_emotion_tie": 0.42, "emotions_not_heard": ["fear"], "target_shot_files": [],
         "surest": [answer("WR0_anger_30.flac", "anger", 0.98)],
         "least_sure": [answer("actor-17/x.wav", "fear", 0.34)],
         "uar": 0.5234567, "uar_before": 0.4641, "uar_prototype": 0.4412, "uar_single_clip": 0.4811, "war": 0.55,

@@ -1,5 +1,7 @@
 """A pool: the clips of one corpus that take part in a run, with their features and, where known, their emotions."""
 
+import copy
+
 import torch
 
 from modeling_sere.resonance_sere import UNLABELLED
@@ -48,6 +50,27 @@ class Pool:
         marked = torch.full((len(self),), UNLABELLED)
         marked[drawn] = self.references[drawn]
         return marked
+
+    def told(self, asked: str | None, seed: int, rows: list[int]) -> torch.Tensor:
+        """Draw labels that may help: (n,) class index of so many clips per emotion, -100 elsewhere.
+
+        Args:
+            asked: clips per emotion (fewer where there are fewer), "all", or None for none. rows: to draw from.
+        """
+        marked = torch.full((len(self),), UNLABELLED)
+        for k, label in enumerate(self.labels if asked is not None else []):
+            having = [row for row in rows if self.references[row] == k]
+            count = len(having) if asked == "all" else min(int(asked), len(having))
+            names = [self.clips[row].name for row in having]
+            drawn = draw_shots([label] * len(having), names, [label], count, seed) if count else []
+            marked[[having[place] for place in drawn]] = k
+        return marked
+
+    def without(self, marked: torch.Tensor) -> "Pool":
+        """The same clips, those that are not -100 having no label to score them by."""
+        hidden = copy.copy(self)
+        hidden.references = self.references.masked_fill(marked != UNLABELLED, UNLABELLED)
+        return hidden
 
     def names(self, marked: torch.Tensor) -> list[str]:
         """Return names of the rows that are not -100."""

@@ -47,7 +47,7 @@ class Passes:
         """Take all passes."""
         self.posteriors, self.clean = self._settled(self.view, voiced=True)
         for number in range(1, self.config.field_passes + 1):
-            if number > 1:
+            if number == self.config.field_passes > 1:
                 self._drop_absent()
             if self.by_speaker:
                 self._pass_by_speaker(number)

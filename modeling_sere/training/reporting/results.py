@@ -106,6 +106,9 @@ class Results(TypedDict):
     surest: list[Answer]
     least_sure: list[Answer]
     agreement: float | None
+    speaker_emotion_tie: float | None
+    emotions_not_heard: list[str]
+    target_shot_files: list[str]
 
     chance: float
     uar: float | None
