@@ -23,6 +23,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_sere import FRAME_SAMPLES
+from .dynamics_sere import fourier_basis, power_spectrum
 from .weights_sere import check_beside, check_finite
 
 WINDOW_FRAMES = 1500  # 30 s: what Whisper's position table holds, and a bound on attention memory for the others
@@ -182,20 +183,36 @@ def _kaldi_filters(num_mel_bins: int):
     )
 
 
+@functools.lru_cache
+def _basis(size: int):
+    return fourier_basis(400, size)
+
+
+def _overlapping(padded: torch.Tensor, count: int) -> torch.Tensor:
+    """Cut `count` frames of 400 samples, 160 apart, from (B, 160 count + 240 or more) samples: (B, count, 400)."""
+    blocks = padded[:, : 160 * count + 240].reshape(padded.shape[0], 2 * count + 3, 80)
+    return torch.cat([blocks[:, i : i + 2 * count - 1 : 2] for i in range(5)], 2)
+
+
+def _spectrum(frames: torch.Tensor, size: int) -> torch.Tensor:
+    """Give the power (B, n, size / 2 + 1) of frames (B, n, 400)."""
+    basis = torch.as_tensor(_basis(size), dtype=torch.float32, device=frames.device)
+    return power_spectrum(frames, size, basis)
+
+
 def whisper_features(waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
     """Compute the log-mel features of Whisper's feature extractor, cut to the real frames.
 
     waveform (B, T * 320) with zeros at padding, lengths (B,) in 20 ms frames -> (B, mels, 2 T), zeros at padding.
     """
-    padded = torch.cat([waveform[:, 1:201].flip(1), waveform, waveform.new_zeros(len(waveform), 200)], 1)
+    padded = torch.cat([waveform[:, 1:201].flip(1), F.pad(waveform, (0, 200))], 1)
     window = torch.hann_window(400, device=waveform.device)
-    spectrum = torch.stft(padded, 400, 160, window=window, center=False, return_complex=True)
-    power = spectrum[..., : waveform.shape[1] // 160].abs().square()  # (B, 201, 2 T)
+    power = _spectrum(_overlapping(padded, waveform.shape[1] // 160) * window, 400)  # (B, 2 T, 201)
     filters = torch.as_tensor(_whisper_filters(num_mel_bins), dtype=torch.float32, device=waveform.device)
-    log_mel = torch.einsum("fm,bft->bmt", filters, power).clamp_min(1e-10).log10()
-    mask = frame_mask(2 * lengths, log_mel.shape[2])[:, None, :]
+    log_mel = (power @ filters).clamp_min(1e-10).log10()
+    mask = frame_mask(2 * lengths, log_mel.shape[1])[..., None]
     ceiling = log_mel.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
-    return ((torch.maximum(log_mel, ceiling - 8) + 4) / 4) * mask
+    return (((torch.maximum(log_mel, ceiling - 8) + 4) / 4) * mask).mT
 
 
 def kaldi_features(waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: int) -> torch.Tensor:
@@ -205,18 +222,18 @@ def kaldi_features(waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: 
     followed by 240 zeros so that its last 20 ms have their two frames.
     """
     padded = F.pad(waveform, (0, 240)) * 2**15
-    frames = padded.unfold(1, 400, 160)  # (B, 2 T, 400)
+    frames = _overlapping(padded, waveform.shape[1] // 160)
     frames = frames - frames.mean(2, keepdim=True)
     frames = torch.cat([frames[..., :1] * (1 - 0.97), frames[..., 1:] - 0.97 * frames[..., :-1]], 2)
     window = torch.as_tensor(window_function(400, "povey", periodic=False), dtype=torch.float32, device=frames.device)
-    power = torch.fft.rfft(frames * window, 512).abs().square()
+    power = _spectrum(frames * window, 512)
     filters = torch.as_tensor(_kaldi_filters(num_mel_bins), dtype=torch.float32, device=frames.device)
     log_mel = (power @ filters).clamp_min(1.192092955078125e-07).log()  # (B, 2 T, mels)
     mask = frame_mask(2 * lengths, log_mel.shape[1])[..., None]
     count = (2 * lengths)[:, None, None].to(log_mel.dtype)
     centred = (log_mel - (log_mel * mask).sum(1, keepdim=True) / count) * mask
     scaled = centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / (count - 1) + 1e-7)
-    return scaled.reshape(len(scaled), -1, 2 * num_mel_bins)
+    return scaled.reshape(scaled.shape[0], scaled.shape[1] // 2, 2 * num_mel_bins)
 
 
 class SereEncoder(nn.Module):
@@ -329,10 +346,8 @@ class SereEncoder(nn.Module):
         Raises:
             ValueError: attention weights of a longer clip are asked for.
         """
-        if waveform.shape[1] < FRAME_SAMPLES:
-            waveform = F.pad(waveform, (0, FRAME_SAMPLES - waveform.shape[1]))
-        size = waveform.shape[1] // FRAME_SAMPLES
-        waveform = waveform[:, : size * FRAME_SAMPLES]
+        size = max(1, waveform.shape[1] // FRAME_SAMPLES)
+        waveform = F.pad(waveform, (0, FRAME_SAMPLES))[:, : size * FRAME_SAMPLES]
         waveform = waveform * frame_mask(lengths * FRAME_SAMPLES, waveform.shape[1])
         if self.normalize and self.model_type not in ("whisper", "wav2vec2-bert"):
             waveform = self._normalize(waveform, lengths)
