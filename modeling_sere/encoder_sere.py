@@ -171,19 +171,34 @@ class ShortWhisperEncoder(WhisperEncoder):
         return BaseModelOutput(last_hidden_state=hidden)
 
 
-@functools.lru_cache
+def _kept(function):
+    """Keep the arrays that a function makes, as constants into which a compiler does not look."""
+    cached = functools.lru_cache(function)
+
+    def call(*arguments):
+        return cached(*arguments)
+
+    return torch.compiler.assume_constant_result(call)
+
+
+@_kept
 def _whisper_filters(num_mel_bins: int):
     return mel_filter_bank(201, num_mel_bins, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney")
 
 
-@functools.lru_cache
+@_kept
 def _kaldi_filters(num_mel_bins: int):
     return mel_filter_bank(
         257, num_mel_bins, 20, 8000, 16000, norm=None, mel_scale="kaldi", triangularize_in_mel_space=True
     )
 
 
-@functools.lru_cache
+@_kept
+def _povey_window():
+    return window_function(400, "povey", periodic=False)
+
+
+@_kept
 def _basis(size: int):
     return fourier_basis(400, size)
 
@@ -225,7 +240,7 @@ def kaldi_features(waveform: torch.Tensor, lengths: torch.Tensor, num_mel_bins: 
     frames = _overlapping(padded, waveform.shape[1] // 160)
     frames = frames - frames.mean(2, keepdim=True)
     frames = torch.cat([frames[..., :1] * (1 - 0.97), frames[..., 1:] - 0.97 * frames[..., :-1]], 2)
-    window = torch.as_tensor(window_function(400, "povey", periodic=False), dtype=torch.float32, device=frames.device)
+    window = torch.as_tensor(_povey_window(), dtype=torch.float32, device=frames.device)
     power = _spectrum(frames * window, 512)
     filters = torch.as_tensor(_kaldi_filters(num_mel_bins), dtype=torch.float32, device=frames.device)
     log_mel = (power @ filters).clamp_min(1.192092955078125e-07).log()  # (B, 2 T, mels)
