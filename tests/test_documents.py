@@ -46,7 +46,8 @@ def test_flags_of_the_tables_exist(name):
     text = documents.BLOCK.sub("", (ROOT / name).read_text(encoding="utf-8"))
     named = set(re.findall(r"`--(\w+)[^`]*`", text)) - {"help", "quiet", "document", "write", "config_file"}
     known = {f"{no}{flag}" for flag in SereArguments.__dataclass_fields__ for no in ("", "no_")}
-    commands = [(ROOT / f"modeling_sere/{name}.py").read_text(encoding="utf-8") for name in ("space", "predict", "export")]
+    files = [ROOT / f"modeling_sere/{name}.py" for name in ("space", "predict", "export")]
+    commands = [path.read_text(encoding="utf-8") for path in files]
     assert named <= known | set(re.findall(r'"--(\w+)"', "".join(commands)))
 
 
