@@ -640,7 +640,7 @@ def test_dataset_of_the_hub_is_read_by_configuration_and_split(german):
 def test_source_free_adaptation_by_name(world, german, adapted):
     results = json.loads((adapted / "results.json").read_text())
     assert results["source_free"] and results["num_source_clips"] == 6 and results["num_target_clips"] == 6
-    assert "spread" not in results and results["base_model"] == "org/sere-de"
+    assert results["spread"] is None and results["base_model"] == "org/sere-de"
     found = card(world, "org/sere-de-test")
     assert (found.data.base_model, found.data.datasets, found.data.license) == ("org/sere-de", [DATA], "cc-by-4.0")
     assert "without source data" in found.text and "holds no audio" in found.text
