@@ -102,7 +102,7 @@ def _draw_weights(axes: Axes, highlights: np.ndarray) -> None:
 
 
 def _cell_borders(axes: Axes, shape: tuple[int, int]) -> None:
-    """White lines between the cells of an image, and no frame or ticks around it."""
+    """Draw white lines between the cells of an image, and no frame or ticks around it."""
     axes.set_xticks(np.arange(1, shape[1]) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, shape[0]) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
@@ -111,7 +111,7 @@ def _cell_borders(axes: Axes, shape: tuple[int, int]) -> None:
 
 
 def _shown(label: str) -> str:
-    """A label as it can be drawn: in one line, of characters and not halves of them, not too long."""
+    """Shorten a label so that it can be drawn: in one line, of characters and not halves of them, not too long."""
     text = " ".join(label.encode("utf-8", "backslashreplace").decode().split())
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"

@@ -30,7 +30,7 @@ SUPPORTED_ENCODERS = ("wavlm", "wav2vec2", "hubert", "wav2vec2-bert", "whisper")
 
 
 def default_layers(num_layers: int) -> list[int]:
-    """The layers at one third, one half and two thirds of an encoder's depth, without repetition."""
+    """Return the layers at one third, one half and two thirds of an encoder's depth, without repetition."""
     return sorted({max(1, round(num_layers * part)) for part in (1 / 3, 1 / 2, 2 / 3)})
 
 
@@ -143,7 +143,7 @@ class SereConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """As in transformers; values given at loading are validated too, and code from elsewhere is refused.
+        """Build as in transformers; values given at loading are validated too, and code from elsewhere is refused.
 
         Raises:
             ValueError: a field is out of its range, or names code of another repository.
@@ -251,7 +251,7 @@ class SereConfig(PreTrainedConfig):
 
 
 def _both_ways(options: dict[str, Any]) -> dict[str, Any]:
-    """Names of emotions that are given one way, in both; what is no mapping of numbers is left to be refused."""
+    """Return names of emotions that are given one way, in both; what is no mapping of numbers is left to be refused."""
     one = {key: options[key] for key in ("id2label", "label2id") if isinstance(options.get(key), dict) and options[key]}
     if len(one) != 1:
         return options
@@ -263,7 +263,7 @@ def _both_ways(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_foreign_code(values: dict):
-    """ "owner/name--" before a class, or a kernel "owner/name", means the newest code of that repository."""
+    """Refuse "owner/name--" before a class and a kernel "owner/name", the newest code of that repository."""
     parts = [part for part in (values, values.get("encoder_config")) if isinstance(part, dict)]
     classes = [text for part in parts for key in ("auto_map", "custom_pipelines") for text in _texts(part.get(key))]
     foreign = [place.partition("--")[0] for place in classes if "--" in place]
@@ -278,7 +278,7 @@ def _refuse_foreign_code(values: dict):
 
 
 def _texts(value: Any) -> list[str]:
-    """All texts in something of JSON, however deep."""
+    """Collect all texts in something of JSON, however deep."""
     found, waiting = [], [value]
     while waiting:
         part = waiting.pop()
@@ -296,7 +296,7 @@ def _one_sentence(error: Exception) -> str:
 
 
 def _encoder_config(value) -> PreTrainedConfig | None:
-    """The encoder's configuration from an object (copied), a dict or None."""
+    """Read the encoder's configuration from an object (copied), a dict or None."""
     if value is None:
         return None
     model_type = value.get("model_type") if isinstance(value, dict) else getattr(value, "model_type", None)
@@ -314,7 +314,7 @@ def _encoder_config(value) -> PreTrainedConfig | None:
 
 
 def _whole(index):
-    """The number that a text of digits is, or whatever else was given."""
+    """Return the number that a text of digits is, or whatever else was given."""
     return int(index) if isinstance(index, str) and index.isdecimal() else index
 
 

@@ -19,12 +19,12 @@ ENROLMENT = 1.0  # weight of the domain's statistics, in clips, beside those of 
 
 
 def standardise(features: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """(features - mean) / std, clipped; constant features give 0."""
+    """Standardise features, (features - mean) / std, clipped; constant features give 0."""
     return ((features - mean) / std.clamp_min(1e-6)).clamp(-CLIP, CLIP) * (std > 1e-6)
 
 
 def moments(features: torch.Tensor) -> torch.Tensor:
-    """(n, D) -> (2, D): mean and standard deviation; a deviation that is only rounding counts as 0.
+    """Compute mean and standard deviation, (2, D), of (n, D); a deviation that is only rounding counts as 0.
 
     Sums are in double precision, so that the order of the clips decides no digit of the result.
     """
@@ -35,7 +35,8 @@ def moments(features: torch.Tensor) -> torch.Tensor:
 
 
 def shrunk_moments(features: torch.Tensor, domain: torch.Tensor) -> torch.Tensor:
-    """A speaker's statistics from few clips, shrunk towards the domain's (equation "enrolment" of docs/method.md).
+    """Estimate a speaker's statistics from few clips, shrunk towards the domain's (equation "enrolment" of
+    docs/method.md).
 
     With n clips the speaker's own mean and variance weigh n / (n + 1), the domain's the rest.
 
@@ -88,11 +89,11 @@ class SereEmbedding(nn.Module):
         return torch.cat(block) * self.log_gain.exp()
 
     def voice_groups(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, D) raw features -> (B,) index of the voice group."""
+        """Find the voice group (B,) of raw features (B, D)."""
         return (features[:, : len(self.voice_weight)] @ self.voice_weight.float() + self.voice_bias.float()).argmax(1)
 
     def standardised(self, features: torch.Tensor, statistics: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, D) raw -> (B, D) standardised by `statistics` (2, D) or (B, 2, D), by default the domain's.
+        """Standardise raw features (B, D) by `statistics` (2, D) or (B, 2, D), by default the domain's.
 
         Where the model has none yet they are those of the clips themselves, and a warning says so, once.
         """
@@ -111,15 +112,15 @@ class SereEmbedding(nn.Module):
         return standardise(features, statistics[..., 0, :], statistics[..., 1, :])
 
     def embed(self, standardised: torch.Tensor) -> torch.Tensor:
-        """(B, D) standardised -> (B, D) of unit length (all zeros stay zeros)."""
+        """Bring standardised features (B, D) to unit length (all zeros stay zeros)."""
         return F.normalize(standardised * self.scale, dim=1)
 
     def raw_cues(self, standardised: torch.Tensor) -> torch.Tensor:
-        """(B, D) standardised -> (B, 5) signed means of the cues' functionals."""
+        """Compute the signed means (B, 5) of the cues' functionals from standardised features (B, D)."""
         return standardised[:, : len(self.cue_map)] @ self.cue_map.float()
 
     def cues(self, raw_cues: torch.Tensor, cue_std: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, 5) raw cues -> standardised by a domain's deviation (default: the target's) and clipped."""
+        """Standardise raw cues (B, 5) by a domain's deviation (default: the target's) and clipped."""
         cue_std = self.cue_std if cue_std is None else cue_std
         return (raw_cues / cue_std.clamp_min(1e-6)).clamp(-CUE_CLIP, CUE_CLIP)
 
@@ -130,7 +131,7 @@ class SereEmbedding(nn.Module):
         dropout: float = 0.0,
         enrol: bool = False,
     ):
-        """Embeddings (B, D) and cues (B, 5), or one speaker's statistics.
+        """Return embeddings (B, D) and cues (B, 5), or one speaker's statistics.
 
         All that needs this module's tensors at run time goes through here: hooks that bring offloaded tensors see
         nothing but calls.

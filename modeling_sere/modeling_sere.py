@@ -115,7 +115,7 @@ class SerePreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As in transformers, but from `model.safetensors` only: reading a pickle can run whatever code is in it.
+        """Load as in transformers, but from `model.safetensors` only: reading a pickle can run whatever code is in it.
 
         An index of several files is not followed, as it may name pickles. The file is checked before it is read.
 
@@ -159,14 +159,14 @@ class SerePreTrainedModel(PreTrainedModel):
 
     @staticmethod
     def _labels_of(name, place: dict) -> list[str] | None:
-        """Names of the emotions of weights, as their config.json has them whatever is given at loading."""
+        """Return names of the emotions of weights, as their config.json has them whatever is given at loading."""
         try:
             return SereConfig.from_pretrained(name, **place).labels
         except OSError:  # weights alone, whose configuration was given
             return None
 
     def save_pretrained(self, save_directory, is_main_process=True, **kwargs):
-        """As in transformers; also writes the feature extractor's preprocessor_config.json and the pipeline's code.
+        """Save as in transformers, and write the feature extractor's preprocessor_config.json and the pipeline's code.
 
         A card is written where there is none: that of the folder the weights came from, if they are unchanged, or one
         that says that nothing was measured. Weights are always one file, model.safetensors, as no other is read.
@@ -208,7 +208,7 @@ class SerePreTrainedModel(PreTrainedModel):
         put_card(folder, repo_id, *self._origin, self.config.labels, self.config.source_corpus)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None, **kwargs):
-        """As in transformers, where WavLM's layers in re-entrant checkpoints call each other for ever."""
+        """Switch it on as in transformers, where WavLM's layers in re-entrant checkpoints call each other for ever."""
         encoder = getattr(self, self.base_model_prefix, self).encoder
         reentrant = getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant")
         if enable and reentrant and encoder is not None and encoder.model_type == "wavlm":
@@ -219,7 +219,7 @@ class SerePreTrainedModel(PreTrainedModel):
         return self.config.return_dict if return_dict is None else return_dict
 
     def _upload_modified_files(self, working_dir, repo_id, files_timestamps, **kwargs):
-        """The one commit of `push_to_hub`, of all files that `published` names, however old, and no others.
+        """Commit at once, for `push_to_hub`, all files that `published` names, however old, and no others.
 
         Before it transformers' empty card makes way for one of this model: there is no public place between its saving
         and its uploading.
@@ -236,12 +236,12 @@ class SerePreTrainedModel(PreTrainedModel):
 
 
 def feature_extractor() -> Wav2Vec2FeatureExtractor:
-    """The stock feature extractor that pads waveforms and changes nothing else."""
+    """Return the stock feature extractor that pads waveforms and changes nothing else."""
     return Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
 
 
 def called(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """What a layer gives in the precision of its weights, in float32.
+    """Return what a layer gives in the precision of its weights, in float32.
 
     It is called, so that whatever was put in its place or around it takes part: adapters, quantised layers, hooks.
     """
@@ -250,7 +250,7 @@ def called(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def cue_map() -> torch.Tensor:
-    """(F, 5): column k holds the signs of cue k's functionals over their number."""
+    """Return (F, 5): column k holds the signs of cue k's functionals over their number."""
     names = FUNCTIONAL_NAMES
     table = torch.zeros(len(names), NUM_CUES, dtype=torch.float32)
     for column, signs in enumerate(CUES.values()):
@@ -284,7 +284,7 @@ class SereModel(SerePreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self):
-        """None: waveforms have no table of embeddings."""
+        """Return None: waveforms have no table of embeddings."""
         return None
 
     def freeze_base_model(self):
@@ -304,7 +304,7 @@ class SereModel(SerePreTrainedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> SereFrames:
-        """Both streams of (B, N) waveforms at 16 kHz; `attention_mask` (B, N), default all real."""
+        """Compute both streams of (B, N) waveforms at 16 kHz; `attention_mask` (B, N), default all real."""
         if input_values.ndim != 2:
             raise ValueError(f"input_values must be (batch, samples), not {tuple(input_values.shape)}.")
         if attention_mask is None:
@@ -329,7 +329,7 @@ class SereModel(SerePreTrainedModel):
         return SereFrames(*streams, encoded.states, dynamics.frame_mask, encoded.hidden_states, encoded.attentions)
 
     def highlights(self, dynamics: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(B, T) softmax over time of standardised loudness plus the learned refinement (equation "highlights")."""
+        """Return (B, T) softmax over time of standardised loudness plus the learned refinement ("highlights")."""
         count = mask.sum(1, keepdim=True)[..., None]
         masked = dynamics.float() * mask[..., None]
         centred = (masked - masked.sum(1, keepdim=True) / count) * mask[..., None]
@@ -339,7 +339,7 @@ class SereModel(SerePreTrainedModel):
         return torch.softmax(scores.masked_fill(~mask, -torch.inf), 1)
 
     def pool(self, frames: SereFrames) -> tuple[torch.Tensor, torch.Tensor]:
-        """Frames -> highlights (B, T) and raw features (B, D), in float32."""
+        """Pool frames into highlights (B, T) and raw features (B, D), in float32."""
         with torch.autocast(device_type=frames.mask.device.type, enabled=False):
             highlights = self.highlights(frames.dynamics, frames.mask)
             streams = (frames.dynamics, *frames.states)
@@ -347,7 +347,7 @@ class SereModel(SerePreTrainedModel):
             return highlights, torch.cat([frames.functionals.float(), *pooled], 1)
 
     def speaker_statistics(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None):
-        """Enrolment: (2, D) statistics of one speaker from earlier clips (n, N), for `statistics=` of `forward`.
+        """Return the statistics (2, D) of one speaker from earlier clips (n, N), for `statistics=` of `forward`.
 
         Few clips say little: their statistics are shrunk towards the domain's (equation "enrolment").
         """
@@ -365,7 +365,7 @@ class SereModel(SerePreTrainedModel):
         embedding.cue_std.copy_(embedding.raw_cues(embedding.standardised(features.float())).std(0, correction=0))
 
     def enrol(self, features: torch.Tensor) -> torch.Tensor:
-        """`speaker_statistics` from raw features (n, D)."""
+        """Compute `speaker_statistics` from raw features (n, D)."""
         return self.embedding(features, enrol=True)
 
     def forward(
@@ -462,11 +462,11 @@ class SereForAudioClassification(SerePreTrainedModel):
         self.sere.freeze_feature_encoder()
 
     def speaker_statistics(self, input_values, attention_mask=None):
-        """See [`SereModel.speaker_statistics`]."""
+        """Enrol a speaker: see [`SereModel.speaker_statistics`]."""
         return self.sere.speaker_statistics(input_values, attention_mask)
 
     def estimate_statistics(self, input_values, attention_mask=None):
-        """See [`SereModel.estimate_statistics`]."""
+        """Enrol a speaker: see [`SereModel.estimate_statistics`]."""
         self.sere.estimate_statistics(input_values, attention_mask)
 
     @torch.no_grad()
@@ -523,7 +523,7 @@ class SereForAudioClassification(SerePreTrainedModel):
             setattr(self, f"source_{buffer}", values[kept] if self.config.num_sources else None)
 
     def losses(self, features, embeddings, logits, labels, statistics=None) -> dict[str, torch.Tensor]:
-        """Parts of the loss and their weighted sum, as in docs/method.md ("Loss").
+        """Compute the parts of the loss and their weighted sum, as in docs/method.md ("Loss").
 
         A part without clips to work on is a zero with a gradient of zero, so that every process of a distributed run
         takes the same backward pass.
@@ -555,7 +555,7 @@ class SereForAudioClassification(SerePreTrainedModel):
         }  # fmt: skip
 
     def _classes(self, labels, count: int) -> torch.Tensor:
-        """Labels of any shape that has one per clip -> (B,), checked."""
+        """Check labels of any shape that has one per clip, and flatten them to (B,)."""
         if labels.is_floating_point() or labels.shape not in ((count,), (count, 1)):
             raise ValueError(
                 f"labels must be whole numbers of shape ({count},), not {labels.dtype} of {tuple(labels.shape)}."
@@ -566,14 +566,14 @@ class SereForAudioClassification(SerePreTrainedModel):
         return labels
 
     def _each_value(self, logits, labels, problem: str) -> torch.Tensor:
-        """(B,) loss of each clip whose labels (B, C) are targets of their own for each output."""
+        """Compute the loss (B,) of each clip whose labels (B, C) are targets of their own for each output."""
         if labels.shape != logits.shape:
             raise ValueError(f"labels must have shape {tuple(logits.shape)}, not {tuple(labels.shape)}: {problem}.")
         loss = F.mse_loss if problem == "regression" else F.binary_cross_entropy_with_logits
         return loss(logits, labels.to(logits.dtype), reduction="none").mean(1)
 
     def _consistency(self, features, logits, unlabelled, statistics):
-        """KL of a view with dropped features from the full view, over the unlabelled clips."""
+        """Compute the KL divergence of a view with dropped features from the full view, over the unlabelled clips."""
         view = self.sere.embedding(features, statistics, dropout=self.config.view_dropout)
         other = self.classify(view[0])
         each = F.kl_div(other.log_softmax(1), logits.detach().softmax(1), reduction="none").sum(1)

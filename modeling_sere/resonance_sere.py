@@ -22,7 +22,7 @@ def center_rows(scores: torch.Tensor) -> torch.Tensor:
 
 
 def spread(scores: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of all entries; 1 where there is none, so that dividing by it is always defined."""
+    """Return the standard deviation of all entries; 1 where there is none, so that dividing by it is always defined."""
     value = (scores - scores.mean()).square().mean().sqrt()
     return torch.where(value > 1e-8, value, torch.ones_like(value))
 
@@ -34,7 +34,8 @@ def balanced_softmax(
     iterations: int = 200,
     bias: torch.Tensor | None = None,
 ):
-    """Row softmax whose column means follow a class prior (equation "balance" of docs/method.md; Sinkhorn, Knopp 1967).
+    """Compute the row softmax whose column means follow a class prior (equation "balance"; Sinkhorn and Knopp,
+    1967).
 
     Args:
         scores: (n, C) log-domain scores.
@@ -71,13 +72,13 @@ def balanced_softmax(
 
 
 def _share(kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """(C,) column means of the row softmax of `log(kernel) + bias`, by two products with a vector."""
+    """Compute the column means (C,) of the row softmax of `log(kernel) + bias`, by two products with a vector."""
     gain = (bias - bias.max()).exp()
     return gain * (kernel.T @ (kernel @ gain).reciprocal()) / len(kernel)
 
 
 def _newton_step(kernel, bias, share: torch.Tensor, class_prior: torch.Tensor) -> torch.Tensor:
-    """(C,) step of the bias for the convex potential `mean logsumexp(scores + b) - class_prior . b`."""
+    """Compute the step (C,) of the bias for the convex potential `mean logsumexp(scores + b) - class_prior . b`."""
     p = (kernel.log() + bias).softmax(1)
     hessian = torch.diag(share) - p.T @ p / len(p)
     hessian = hessian + 1 / len(share)  # a constant added to the bias changes nothing: take it out of the null space
@@ -86,7 +87,7 @@ def _newton_step(kernel, bias, share: torch.Tensor, class_prior: torch.Tensor) -
 
 
 def precise(values: torch.Tensor) -> torch.Tensor:
-    """In single precision at least: double stays double."""
+    """Convert to single precision at least: double stays double."""
     return values if values.dtype == torch.double else values.float()
 
 
@@ -113,24 +114,24 @@ class ResonanceFilter:
         self.factor = torch.linalg.cholesky(gram)
 
     def __call__(self, targets: torch.Tensor) -> torch.Tensor:
-        """H targets, (n, C). targets (n, C)."""
+        """Filter targets (n, C): H targets, (n, C)."""
         if self.dual:
             return targets - self.damping * torch.cholesky_solve(targets, self.factor)
         return self.embeddings @ self.weights(targets)
 
     def weights(self, targets: torch.Tensor) -> torch.Tensor:
-        """(D, C) map W with E W = H targets. targets (n, C)."""
+        """Return the map W (D, C) with E W = H targets. targets (n, C)."""
         if self.dual:
             return self._project(torch.cholesky_solve(targets, self.factor))
         return torch.cholesky_solve(self._project(targets), self.factor)
 
     def _project(self, values: torch.Tensor) -> torch.Tensor:
-        """E' values, (D, C): few columns are five times faster as rows."""
+        """Return E' values, (D, C): few columns are five times faster as rows."""
         return (values.T @ self.embeddings).T
 
 
 def prior_scores(profile: dict[str, list[float]], labels: list[str], like: torch.Tensor):
-    """The prior as a linear map of a clip's standardised cues (equation "prior").
+    """Return the prior as a linear map of a clip's standardised cues (equation "prior").
 
     `J_k = -1/2 |c - p_k|^2` up to a term that is the same for every class is `c . p_k - 1/2 |p_k|^2`; both are centred
     over the emotions that the profile knows, and the others get 0: the prior is silent on them.
@@ -160,7 +161,7 @@ class LinearMap:
 
     @classmethod
     def of_embeddings(cls, weight: torch.Tensor, num_cues: int = 5) -> "LinearMap":
-        """A map of the embeddings alone, (D, C)."""
+        """Return a map of the embeddings alone, (D, C)."""
         classes = weight.shape[1]
         return cls(weight, weight.new_zeros(num_cues, classes), weight.new_zeros(classes))
 
@@ -174,7 +175,7 @@ class LinearMap:
         return LinearMap(self.weight * factor, self.cue_weight * factor, self.bias * factor)
 
     def centered(self) -> "LinearMap":
-        """The same map followed by `center_rows`."""
+        """Return the same map followed by `center_rows`."""
         return LinearMap(center_rows(self.weight), center_rows(self.cue_weight), self.bias - self.bias.mean())
 
 
@@ -198,11 +199,11 @@ class InstantaneousResonanceField(nn.Module):
         self.config = config
 
     def filter(self, embeddings: torch.Tensor) -> ResonanceFilter:
-        """The resonance filter of these clips; reuse it when only the labels change. embeddings (n, D)."""
+        """Return the resonance filter of these clips; reuse it when only the labels change. embeddings (n, D)."""
         return ResonanceFilter(precise(embeddings), self.config.field_damping)
 
     def response(self, embeddings: torch.Tensor, labels: torch.Tensor) -> LinearMap:
-        """Ridge response to the labelled sources (equation "response").
+        """Return the ridge response to the labelled sources (equation "response").
 
         Args:
             embeddings: (n, D). labels: (n,), -100 = unlabelled. Without any label the response is zero.
@@ -217,7 +218,7 @@ class InstantaneousResonanceField(nn.Module):
         return LinearMap.of_embeddings(weight)
 
     def prior(self, like: torch.Tensor) -> LinearMap:
-        """The prior as a map of the cues alone. `like` (n, D) gives device, dtype and D."""
+        """Return the prior as a map of the cues alone. `like` (n, D) gives device, dtype and D."""
         weight, bias = prior_scores(self.config.prior_profile, self.config.labels, like)
         return LinearMap(like.new_zeros(like.shape[1], len(bias)), weight, bias)
 
@@ -258,7 +259,8 @@ class InstantaneousResonanceField(nn.Module):
     def read_out(
         self, embeddings, cues, labels, domains, posteriors, class_prior=None, filter=None
     ) -> dict[int, LinearMap]:
-        """The last round on other embeddings of the same clips, from posteriors (n, C) that the field has reached.
+        """Return the last round on other embeddings of the same clips, from posteriors (n, C) that the field has
+        reached.
 
         Clips organised with their speakers' statistics thus teach the map for clips of unknown speakers (equation
         "read-out"). Other arguments as in `forward`; returns the maps of `FieldOutput`.
@@ -282,7 +284,7 @@ class _Response:
         return _Response(lambda: self.linear() * factor, self.scores * factor)
 
     def normalised(self) -> "_Response":
-        """Centred over the classes, and of unit spread over the clips."""
+        """Centre them over the classes, and scale them to unit spread over the clips."""
         centered = _Response(lambda: self.linear().centered(), center_rows(self.scores))
         return centered * (1 / spread(centered.scores))
 
@@ -313,11 +315,11 @@ class _Rounds:
         }
 
     def _by_domain(self, linear: Callable[[], LinearMap], scores: torch.Tensor) -> dict[int, _Response]:
-        """A map and its scores on the clips of every domain."""
+        """Return a map and its scores on the clips of every domain."""
         return {d: _Response(linear, scores[index]) for d, index in self.members.items()}
 
     def balance(self, responses: dict[int, _Response], sharpness: float) -> torch.Tensor:
-        """Posteriors (n, C) of the sharpened scores, balanced per domain; `biases` are left for `output`."""
+        """Return posteriors (n, C) of the sharpened scores, balanced per domain; `biases` are left for `output`."""
         posteriors = self.onehot.new_empty(sum(map(len, self.members.values())), self.config.num_labels)
         for d, index in self.members.items():
             posteriors[index], self.biases[d] = balanced_softmax(
@@ -326,7 +328,7 @@ class _Rounds:
         return posteriors
 
     def resonate(self, posteriors: torch.Tensor, keep: float) -> dict[int, _Response]:
-        """Posteriors through the resonance filter, labelled clips clamped, joined by `keep` times the start."""
+        """Send posteriors through the resonance filter, labelled clips clamped, joined by `keep` times the start."""
         clamped = posteriors.clone()
         clamped[self.labelled] = self.onehot
         clamped -= clamped.mean(0)
@@ -336,7 +338,7 @@ class _Rounds:
         return {d: response * scale for d, response in joined.items()}
 
     def output(self, responses: dict[int, _Response]) -> FieldOutput:
-        """Posteriors of these responses, and the maps whose softmax they are."""
+        """Return posteriors of these responses, and the maps whose softmax they are."""
         posteriors = self.balance(responses, 1.0)
         maps = {}
         for d, response in responses.items():
@@ -360,7 +362,7 @@ class TripleResonanceInteractionChain(nn.Module):
         self.visit_weight = config.visit_weight
 
     def hops(self, labelled: torch.Tensor, unlabelled: torch.Tensor):
-        """(l, D) and (u, D) unit rows -> `P^{LU}` (l, u), `P^{UU}` (u, u), `P^{UL}` (u, l), rows summing to 1."""
+        """Compute from unit rows (l, D), (u, D) `P^{LU}` (l, u), `P^{UU}` (u, u), `P^{UL}` (u, l), rows of sum 1."""
         labelled, unlabelled = labelled.float(), unlabelled.float()
         to_unlabelled = torch.softmax(labelled @ unlabelled.T / self.temperature, 1)
         within = unlabelled @ unlabelled.T / self.temperature
@@ -370,7 +372,7 @@ class TripleResonanceInteractionChain(nn.Module):
         return to_unlabelled, torch.softmax(within, 1), back
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """embeddings (B, D) unit rows, labels (B,) with -100 for unlabelled -> scalars `tric` and `visit`.
+        """Compute the scalars `tric` and `visit` of embeddings (B, D), unit rows, and labels (B,), -100 if unlabelled.
 
         Both are 0 (with a gradient of 0) in a batch that lacks labelled or unlabelled clips.
         """
@@ -390,5 +392,5 @@ class TripleResonanceInteractionChain(nn.Module):
             }
 
     def combine(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The loss itself: `tric + visit_weight * visit`."""
+        """Return the loss itself: `tric + visit_weight * visit`."""
         return terms["tric"] + self.visit_weight * terms["visit"]

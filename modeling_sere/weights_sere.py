@@ -108,7 +108,9 @@ def check_beside(name: str, place: dict, extractor: dict | None = None) -> None:
             f"{name} has adapters (adapter_config.json), which would change its weights without a word: merge them "
             "into the weights, or remove them."
         )
-    for file in ("preprocessor_config.json", "processor_config.json") if extractor is not None else ():
+    if extractor is None:
+        return
+    for file in ("preprocessor_config.json", "processor_config.json"):
         path = _beside(name, file, place)
         try:
             with open(path or os.devnull, "rb") as opened:

@@ -122,12 +122,14 @@ def _explained(failure: str) -> Iterator[None]:
 
 
 def _hidden(error: HfHubHTTPError) -> bool:
-    """Whether the Hub says no more than that it has nothing to show to this token."""
+    """Tell whether the Hub says no more than that it has nothing to show to this token."""
     return error.response.status_code in (401, 403, 404)
 
 
 def _table(corpus: str, split: str, load: Load, read_file: Callable[[str, str], bytes], options: ReadOptions) -> Table:
-    """The table of a dataset; `read_file` gives the bytes of a path in it, and takes the clip's name for messages."""
+    """Return the table of a dataset; `read_file` gives the bytes of a path in it, and takes the clip's name for
+    messages.
+    """
     dataset = load()
     if dataset.features is None:
         raise RunError(f"{corpus} does not say which columns it has: load it without --streaming")
@@ -158,7 +160,7 @@ def _table(corpus: str, split: str, load: Load, read_file: Callable[[str, str], 
 
 
 def _audio_column(title: str, features: datasets.Features, named: str | None) -> str:
-    """The column of audio: the named one, else the only one of that type, else one with a usual name."""
+    """Find the column of audio: the named one, else the only one of that type, else one with a usual name."""
     if named is not None:
         return find_column(title, list(features), named)
     typed = [column for column, feature in features.items() if _is_audio(feature)]
@@ -174,7 +176,7 @@ def _audio_column(title: str, features: datasets.Features, named: str | None) ->
 
 
 def _is_audio(feature: Any) -> bool:
-    """Whether a column is of audio: by its type, or by its parts where the type was lost on the way."""
+    """Tell whether a column is of audio: by its type, or by its parts where the type was lost on the way."""
     is_file = isinstance(feature, dict) and {"bytes", "path"} <= feature.keys()
     return isinstance(feature, datasets.Audio) or is_file or _holds_samples(feature)
 
@@ -184,7 +186,7 @@ def _holds_samples(feature: Any) -> bool:
 
 
 def _streamed_cells(rows: datasets.IterableDataset, used: list[str | None]) -> tuple[int, dict[str, list]]:
-    """The number of rows, and the values of the used columns, in one pass."""
+    """Return the number of rows, and the values of the used columns, in one pass."""
     count, cells = 0, {column: [] for column in used if column}
     for batch in rows.with_format("arrow").iter(batch_size=1000):
         count += len(batch)
@@ -202,7 +204,7 @@ def _as_text(values: list, feature: Any, title: str) -> list[str | None]:
 
 
 def _cell_bytes(cell: Mapping | None, name: str, read_file: Callable[[str, str], bytes], kind: str | None) -> bytes:
-    """The encoded file in one cell of audio: its bytes, its samples as a file, or the file it points to."""
+    """Return the encoded file in one cell of audio: its bytes, its samples as a file, or the file it points to."""
     if cell is not None and cell.get("array") is not None:
         return _encoded(cell["array"], cell["sampling_rate"], name, kind)
     if cell is not None and cell.get("bytes") is not None:
@@ -213,7 +215,7 @@ def _cell_bytes(cell: Mapping | None, name: str, read_file: Callable[[str, str],
 
 
 def _encoded(samples: Any, rate: float, name: str, kind: str) -> bytes:
-    """Decoded samples of a numpy type as the file that the rest of the way expects: 16 kHz, mono, floats."""
+    """Encode samples of a numpy type as the file that the rest of the way expects: 16 kHz, mono, floats."""
     try:
         waveform = read_audio({"array": np.asarray(samples, kind), "sampling_rate": rate}, name)
     except AudioError:
@@ -226,7 +228,7 @@ def _encoded(samples: Any, rate: float, name: str, kind: str) -> bytes:
 
 
 def _sample_type(feature: Any) -> str | None:
-    """The numpy type of the samples in a column of arrays."""
+    """Return the numpy type of the samples in a column of arrays."""
     samples = feature["array"] if _holds_samples(feature) else None
     while hasattr(samples, "feature"):
         samples = samples.feature
@@ -245,7 +247,7 @@ def _local_file(path: str, name: str, locate: Locator) -> bytes:
 
 
 def _hub_file(path: str, name: str, dataset: str) -> bytes:
-    """A file of the dataset; it must not make us read other files of this machine, or other addresses."""
+    """Return a file of the dataset; it must not make us read other files of this machine, or other addresses."""
     if re.fullmatch(rf"(zip://[^:]*::)?hf://datasets/{re.escape(dataset)}[@/](?!.*\.\.)[^:]*", path):
         try:
             with fsspec.open(path, "rb") as file:

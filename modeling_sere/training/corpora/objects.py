@@ -68,7 +68,7 @@ def _table_of_clips(rows: list[Any], name: str) -> Table:
 
 
 def _clip(row: Any, title: str) -> tuple[Any, str | None, str | None]:
-    """The audio, emotion and speaker of one clip."""
+    """Return the audio, emotion and speaker of one clip."""
     if isinstance(row, tuple) and not is_rate_and_samples(row):
         if not 1 <= len(row) <= 3:
             raise RunError(f"{title} has {len(row)} parts: give (audio, emotion, speaker)")
@@ -81,7 +81,7 @@ def _clip(row: Any, title: str) -> tuple[Any, str | None, str | None]:
 
 
 def _names(audio: list[Any], name: str) -> list[str]:
-    """Of files their paths below the folder that all have in common, else the position in the list."""
+    """Name clips: files by their paths below the folder that all have in common, others by position."""
     paths = [os.path.abspath(item) if isinstance(item, (str, os.PathLike)) else None for item in audio]
     files = [path for path in paths if path is not None]
     common = os.path.commonpath([os.path.dirname(path) for path in files]) if files else ""
@@ -107,7 +107,7 @@ class Objects:
 
 
 def _encoded(audio: Any, name: str) -> bytes:
-    """The encoded file that an object is, names or becomes."""
+    """Return the encoded file that an object is, names or becomes."""
     if isinstance(audio, (str, os.PathLike)):
         return read_bytes(os.path.expanduser(audio), name)
     if isinstance(audio, (bytes, bytearray)):

@@ -32,6 +32,6 @@ def model_license(address: str, revision: str | None) -> str | None:
 
 
 def _only(value: Any) -> str | None:
-    """The one text that a card gives, if it gives just one."""
+    """Return the one text that a card gives, if it gives just one."""
     values = value if isinstance(value, list) else [value]
     return values[0] if len(values) == 1 and isinstance(values[0], str) else None

@@ -40,7 +40,7 @@ class Organised:
 
 
 def grouped(model: SereForAudioClassification, domain: Domain) -> Grouping:
-    """By speaker id where there are ids, else by voice group."""
+    """Group clips by speaker id where there are ids, else by voice group."""
     return voices(model, domain.features) if domain.speakers is None else speakers(domain)
 
 
@@ -126,13 +126,15 @@ class Adaptation:
         )
 
     def _prototype(self, embeddings: torch.Tensor, labels: torch.Tensor) -> LinearMap:
-        """Cosine with the mean embedding of each class; 0 for a class without a shot. Labelled clips (m, D), (m,)."""
+        """Score by the cosine with the mean embedding of each class; 0 for a class without a shot. Labelled clips (m,
+        D), (m,).
+        """
         onehot = F.one_hot(labels, self.model.config.num_labels).to(embeddings)
         return LinearMap.of_embeddings(F.normalize(onehot.T @ embeddings, dim=1).T)
 
     @torch.no_grad()
     def single(self, organised: Organised) -> LinearMap:
-        """The map that the saved model carries, for clips normalised by voice group (equation "read-out")."""
+        """Return the map that the saved model carries, for clips normalised by voice group (equation "read-out")."""
         embeddings, cues, filter = self._read_out
         labels = self.labels(organised.shots)
         maps = self.field.read_out(
@@ -147,7 +149,7 @@ class Adaptation:
         return embeddings, self.of_voices.cues.float(), self.field.filter(embeddings)
 
     def labels(self, shots: torch.Tensor) -> torch.Tensor:
-        """(n,) class index of every labelled clip, source first, -100 elsewhere. shots (n source,)."""
+        """Return (n,) class index of every labelled clip, source first, -100 elsewhere. shots (n source,)."""
         return torch.cat([shots, self.target_shots])
 
     @torch.no_grad()
@@ -163,7 +165,9 @@ class Adaptation:
         model.config.num_sources = len(organised.source_labels)
 
     def clip_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Statistics (G, 2, D) of all groups and the group (n,) of each clip, source first; all domains have audio."""
+        """Return statistics (G, 2, D) of all groups and the group (n,) of each clip, source first; all domains have
+        audio.
+        """
         counts = [len(grouping.statistics) for grouping in self.groupings]
         starts = [sum(counts[:d]) for d in range(len(counts))]
         group = torch.cat([grouping.group + start for grouping, start in zip(self.groupings, starts, strict=True)])

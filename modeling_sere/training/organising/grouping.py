@@ -31,7 +31,9 @@ class Voices(Grouping):
 
 
 def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
-    """Voice groups of a domain (docs/method.md, "Voice groups"); one group twice where there are none to be found."""
+    """Find the voice groups of a domain (docs/method.md, "Voice groups"); one group twice where there are none to be
+    found.
+    """
     cue_map = model.sere.embedding.cue_map
     functionals = features[:, : len(cue_map)]
     everyone = moments(features).expand(model.config.num_voice_groups, -1, -1)
@@ -44,7 +46,7 @@ def voices(model: SereForAudioClassification, features: torch.Tensor) -> Voices:
 
 
 def speakers(domain: Domain) -> Grouping:
-    """Grouping by speaker id; a speaker's statistics are shrunk towards the domain's, the more the fewer clips."""
+    """Group clips by speaker; statistics of few clips are shrunk towards the domain's."""
     everyone = moments(domain.features)
     groups = range(int(domain.speakers.max()) + 1)
     own = [shrunk_moments(domain.features[domain.speakers == g], everyone) for g in groups]
@@ -52,7 +54,7 @@ def speakers(domain: Domain) -> Grouping:
 
 
 def tie(posteriors: torch.Tensor, speakers: torch.Tensor) -> float:
-    """How far the speakers of a domain differ in their emotions, 0 for not at all (equation "tie").
+    """Tell how far the speakers of a domain differ in their emotions, 0 for not at all (equation "tie").
 
     posteriors: (n, C). speakers: (n,) index.
     """
@@ -63,12 +65,12 @@ def tie(posteriors: torch.Tensor, speakers: torch.Tensor) -> float:
 
 
 def lean(tied: float) -> float:
-    """Share, 0 to 1, of what a speaker's emotions explain of the speaker's mean that is left to them."""
+    """Return the share, 0 to 1, of what a speaker's emotions explain of the speaker's mean that is left to them."""
     return min(1.0, max(0.0, (tied - UNTIED) / (TIED - UNTIED)))
 
 
 def grounded_speakers(domain: Domain, posteriors: torch.Tensor, leaning: float) -> Grouping:
-    """Grouping by speaker id, the statistics being of what the emotions do not explain (equation "grounded").
+    """Group clips by speaker, the statistics being of what the emotions do not explain (equation "grounded").
 
     Args:
         posteriors: (n, C). leaning: share of a speaker's lean towards some emotions that is taken for emotion and not
@@ -97,5 +99,7 @@ def grounded_speakers(domain: Domain, posteriors: torch.Tensor, leaning: float) 
 
 
 def _variances(means: torch.Tensor) -> torch.Tensor:
-    """(G, 2, D) of what the emotions leave and of what they explain, from means of values and of squares (G, 4, D)."""
+    """Return (G, 2, D) of what the emotions leave and of what they explain, from means of values and of squares (G, 4,
+    D).
+    """
     return (means[:, 1::2] - means[:, ::2].square()).clamp_min(0)

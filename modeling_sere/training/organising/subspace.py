@@ -17,7 +17,7 @@ DAMPING = 3.0  # of the whitening, in mean variances
 
 
 def leading_directions(embeddings: torch.Tensor) -> torch.Tensor | None:
-    """(D, k) leading right singular vectors about the origin, k = 256 or all; None where D is no more than 256.
+    """Find leading right singular vectors (D, k) about the origin, k = 256 or all; None where D is 256 at most.
 
     Randomised subspace iteration (Halko, Martinsson and Tropp, 2011). The random start lies on the side of the
     features, so the order of the clips plays no part, and only sums over clips are needed.
@@ -35,19 +35,19 @@ def leading_directions(embeddings: torch.Tensor) -> torch.Tensor | None:
 
 
 def projected(embeddings: torch.Tensor, directions: torch.Tensor | None) -> torch.Tensor:
-    """(n, d) embeddings (n, D) in these directions, of unit length, in double precision."""
+    """Write embeddings (n, D) in these directions, (n, d), of unit length, in double precision."""
     if directions is None:
         return embeddings.double()
     return F.normalize(torch.cat([block @ directions for block in _blocks(embeddings)]), dim=1)
 
 
 def _blocks(embeddings: torch.Tensor) -> Iterator[torch.Tensor]:
-    """A few clips after the other, in double precision."""
+    """Yield a few clips after the other, in double precision."""
     return (block.double() for block in embeddings.split(CHUNK))
 
 
 def whitened(embeddings: torch.Tensor, posteriors: torch.Tensor, sizes: list[int]) -> torch.Tensor:
-    """Embeddings in whose directions clips of one emotion scatter alike (equation "whitening"), of unit length.
+    """Return embeddings in whose directions clips of one emotion scatter alike (equation "whitening"), of unit length.
 
     Args:
         embeddings: (n, d), the domains one after the other. posteriors: (n, C). sizes: clips of each domain.

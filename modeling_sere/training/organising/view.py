@@ -46,7 +46,7 @@ def embed(model: SereForAudioClassification, features: torch.Tensor, grouping: G
 
 
 def joined(parts: list[Embedded]) -> Embedded:
-    """Several domains as one, without the deviations; one alone stays itself."""
+    """Join several domains to one, without the deviations; one alone stays itself."""
     if len(parts) == 1:
         return parts[0]
     return Embedded(torch.cat([part.embeddings for part in parts]), torch.cat([part.cues for part in parts]))
@@ -67,7 +67,7 @@ class View:
         self.embeddings, self.cues = projected(embeddings, self.directions), cues.double()
 
     def whitened(self, told: torch.Tensor) -> "View":
-        """The same clips, scattering alike in all directions within an emotion. told (n, C): their emotions."""
+        """Return the same clips, scattering alike in all directions within an emotion. told (n, C): their emotions."""
         changed = copy.copy(self)
         changed.embeddings = whitened(self.embeddings, told, self.sizes)
         changed.__dict__.pop("nuisance", None)  # it was that of the other embeddings
@@ -79,12 +79,12 @@ class View:
         return [NuisanceGroups(part) for part in self.embeddings.split(self.sizes)]
 
     def without_nuisance(self, told: torch.Tensor, of_cues: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embeddings and cues of all clips without nuisance; the cues keep theirs unless `of_cues`. told (n, C)."""
+        """Return embeddings and cues without nuisance; the cues keep theirs unless `of_cues`. told (n, C)."""
         parts = zip(self.nuisance, told.split(self.sizes), self.cues.split(self.sizes), strict=True)
         removed = [groups.removed(part, cues if of_cues else None) for groups, part, cues in parts]
         embeddings = torch.cat([embeddings for embeddings, _ in removed])
         return embeddings, torch.cat([cues for _, cues in removed]) if of_cues else self.cues
 
     def lifted(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """(m, d) in the leading directions -> (m, D) in those of the features."""
+        """Bring (m, d) in the leading directions back to (m, D) in those of the features."""
         return (embeddings if self.directions is None else embeddings @ self.directions.T).float()

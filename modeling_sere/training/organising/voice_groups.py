@@ -27,7 +27,7 @@ MIN_CLIPS = 10  # statistics of fewer clips say more about those clips than abou
 
 
 def voice_group_map(functionals: torch.Tensor, cue_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """A linear rule for the voice group of a clip (docs/method.md, "Voice groups").
+    """Fit a linear rule for the voice group of a clip (docs/method.md, "Voice groups").
 
     k-means on pitch, from which what the other cues explain has been regressed out, gives a first grouping; a logistic
     regression on voice traits is then trained on its own answers.
@@ -64,7 +64,7 @@ def voice_group_map(functionals: torch.Tensor, cue_map: torch.Tensor) -> tuple[t
 
 
 def _pitch_groups(pitch: np.ndarray, cues: np.ndarray) -> np.ndarray:
-    """(n,) 0 or 1: two clusters of pitch (n, 2) given how lively, loud, bright and fast each clip is (n, 5)."""
+    """Cluster pitch (n, 2), given how lively, loud, bright and fast each clip is (n, 5), in two: (n,) 0 or 1."""
     if len(pitch) < GROUPS * MIN_CLIPS:
         return np.zeros(len(pitch), dtype=int)
     others = np.c_[cues[:, 1:], np.ones(len(cues))]  # all cues but the level of F0

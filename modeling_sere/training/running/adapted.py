@@ -124,7 +124,7 @@ def _is_address(value: Any) -> bool:
 
 
 def _flag(value: Any) -> Any:
-    """A value as the flag has it: a mapping is JSON, a list is separated by commas, a path is a text."""
+    """Write a value as the flag has it: a mapping is JSON, a list is separated by commas, a path is a text."""
     if isinstance(value, Mapping):
         return json.dumps(dict(value))
     if isinstance(value, (list, tuple)):
