@@ -6,8 +6,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
-import numpy as np
-
 from modeling_sere.training.errors import RunError
 
 FILE, PREDICTIONS = "results.json", "predictions.csv"
@@ -132,6 +130,8 @@ SCORES = ("uar", "uar_before", "uar_prototype", "uar_single_clip", "war", "macro
 
 def save_results(results: Results, folder: Path) -> None:
     """Write results.json; NumPy numbers become plain ones."""
+    import numpy as np  # the command that pushes starts without it
+
     text = json.dumps(results, indent=2, ensure_ascii=False, default=lambda value: np.asarray(value).tolist())
     (folder / FILE).write_text(text + "\n", encoding="utf-8")
 
