@@ -189,7 +189,7 @@ def _attempt(paths: dict[str, str | None], key: str, plot: Callable, folder: Pat
 
 
 def _about(results: Results) -> dict[str, Any]:
-    """What the model is and how it was adapted."""
+    """Describe what the model is and how it was adapted."""
     source, target, encoder = _named(results, "source"), _named(results, "target"), _encoder(results)
     labels = ", ".join(map(_text, results["labels"]))
     return {
@@ -269,7 +269,7 @@ def _scores(results: Results) -> dict[str, Any]:
 
 
 def _predictions(results: Results) -> dict[str, Any]:
-    """What was said of the target's clips; by no name, as a name can tell of a person."""
+    """Sum up what was said of the target's clips; by no name, as a name can tell of a person."""
     agreement = results["agreement"]
     shares = sorted(results["shares"].items(), key=lambda item: -item[1])
     return {
@@ -285,7 +285,7 @@ def _predictions(results: Results) -> dict[str, Any]:
 
 
 def _found(results: Results) -> str:
-    """What the run found out about speakers and emotions, where it matters."""
+    """Tell what the run found out about speakers and emotions, where it matters."""
     tied, absent, helped = (results[key] for key in ("speaker_emotion_tie", "emotions_not_heard", "target_shot_files"))
     sentences = []
     if tied is not None and tied > 0.3:
@@ -348,7 +348,7 @@ def _encoder(results: Results) -> str:
 
 
 def _foreign_part(results: Results, encoder: str) -> str:
-    """What else the checkpoint is made of, whose terms count too."""
+    """Name what else the checkpoint is made of, whose terms count too."""
     base = results["base_model"]
     if is_hub_id(base):
         return f" and with [{base}](https://huggingface.co/{base})"

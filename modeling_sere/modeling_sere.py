@@ -32,7 +32,7 @@ NOT_FINITE = (
 
 
 class SereFrames(NamedTuple):
-    """What is computed once per clip; everything after it is cheap."""
+    """Frames of clips, computed once; everything after it is cheap."""
 
     dynamics: torch.Tensor  # (B, T, U) frame descriptors
     functionals: torch.Tensor  # (B, F)

@@ -290,7 +290,7 @@ class _Response:
 
 
 class _Rounds:
-    """What stays the same over the rounds of one organisation, and the two halves of a round."""
+    """State of one organisation that stays over its rounds, and the two halves of a round."""
 
     def __init__(self, field, embeddings, cues, labels, domains, class_prior, filter, prior_weight=None):
         self.config = config = field.config

@@ -15,7 +15,7 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="forks a process
 
 
 class Forked:
-    """What is used of `subprocess.Popen`, for a command that runs train_sere.py."""
+    """Stand-in for `subprocess.Popen`, as far as it is used, for a command that runs train_sere.py."""
 
     def __init__(self, words, env, stdout, stderr, before=None):
         context = multiprocessing.get_context("fork")

@@ -74,7 +74,7 @@ class Blob:
 
     @cached_property
     def pointer(self) -> bytes:
-        """What git keeps of a large file."""
+        """Text that git keeps of a large file."""
         size = len(self.data)
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {size}\n".encode()
 

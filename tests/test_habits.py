@@ -1,11 +1,13 @@
 """The files around the code: what they repeat of pyproject.toml is what stands there."""
 
+import ast
 import re
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ["modeling_sere", "model_card", "benchmarks", "reliability", "testing"]
 PROJECT = (ROOT / "pyproject.toml").read_text()
 
 
@@ -42,3 +44,17 @@ def test_every_dependency_has_its_reason():
     names = set(re.findall(r'"([a-z0-9-]+)(?:[>=<][^"]*)"', PROJECT)) - {"setuptools"}
     table = (ROOT / "docs/development.md").read_text().partition("## Dependencies")[2]
     assert [name for name in sorted(names) if name not in table] == []
+
+
+def test_docstrings_can_be_read_alone():
+    """None begins with a word that needs the name before it: a function's has a verb first, a class's a noun."""
+    puzzling = {"Of", "Its", "Not", "What", "With", "Whose"}
+    files = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    found = []
+    for path in [ROOT / "train_sere.py", *files]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                words = (ast.get_docstring(node) or "-").split()
+                if words[0] in puzzling or words[:2] == ["The", "same"]:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {' '.join(words[:6])}")
+    assert found == []

@@ -67,7 +67,7 @@ class Pool:
         return marked
 
     def without(self, marked: torch.Tensor) -> "Pool":
-        """The same clips, those that are not -100 having no label to score them by."""
+        """Return the same clips, those that are not -100 having no label to score them by."""
         hidden = copy.copy(self)
         hidden.references = self.references.masked_fill(marked != UNLABELLED, UNLABELLED)
         return hidden

@@ -16,7 +16,7 @@ from modeling_sere.training.organising.view import Embedded, View, embed, joined
 
 @dataclass
 class Organised:
-    """What one draw of shots gives, stage by stage.
+    """Results of one draw of shots, stage by stage.
 
     prototype, response: maps from embedding and cues to scores (C); cosine with each class's mean embedding, and ridge
     on the shots alone. sources: the labelled clips, of any domain, without nuisance. posteriors: of the organised

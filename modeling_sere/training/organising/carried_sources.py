@@ -15,7 +15,7 @@ def carried_labels(checkpoint: SereForAudioClassification) -> list[str]:
 
 
 class Sources:
-    """What stands in the place of a source corpus' `Pool` where there is no corpus.
+    """Carried clips in the place of a source corpus' `Pool` where there is no corpus.
 
     Attributes:
         domain: embeddings and cues as they were in the run that made the checkpoint. references: (M,) class index.

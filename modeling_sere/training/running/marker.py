@@ -22,7 +22,7 @@ MAX_BYTES = 2**24
 
 @dataclass
 class Marker:
-    """What is known of a run by its folder.
+    """Facts about a run that its folder keeps.
 
     identity: what makes it this run and no other (`running.identity`). files: {name: digest} of a finished run.
     emptying: whether an earlier run's files are being removed, so that what lies there is of no use to this one.

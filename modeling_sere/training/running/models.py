@@ -68,7 +68,7 @@ def build_model(
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong in one line, with the kind of error where its text alone says little."""
+    """Say what is wrong in one line, with the kind of error where its text alone says little."""
     text = first_line(error).strip()
     return text if isinstance(error, (OSError, ValueError)) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
