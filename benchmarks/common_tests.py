@@ -100,7 +100,7 @@ def outcomes(report: Path) -> dict[tuple[str, str], str]:
 
 
 def judged(found: dict[tuple[str, str], str]) -> dict[tuple[str, str], str]:
-    """Return the outcomes with exempt in place of failed where an exemption says so, and stale where one does not hold."""
+    """Return the outcomes with exempt in place of failed where an exemption says so, stale where it does not hold."""
     result = {}
     for (kind, test), outcome in found.items():
         exemption = EXEMPT.get(test)
