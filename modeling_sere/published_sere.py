@@ -15,8 +15,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from .weights_sere import read_header
-
 CARD, WEIGHTS = "README.md", "model.safetensors"
 MAX_BYTES = 2**20  # of a text; the longest card and the longest code have a twentieth of it
 MAX_PLOT_BYTES = 2**23
@@ -94,6 +92,8 @@ def published(folder: str | os.PathLike) -> dict[str, bytes | Path]:
         ValueError: a file of a known name that is no regular file of the folder, or not of the form of its name.
         OSError: a file cannot be read.
     """
+    from .weights_sere import read_header  # with torch, which the help of the command that pushes does not wait for
+
     content: dict[str, bytes | Path] = {}
     for name in known_names(folder):
         if name == WEIGHTS:

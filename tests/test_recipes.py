@@ -135,7 +135,7 @@ def test_the_model_of_several_languages(results):
 
 
 def test_the_table_of_the_benchmark_takes_splits(results):
-    assert results["table"]["corpora"] == ["nemo", "enterface"]
+    assert results["table"]["meta"]["corpora"] == ["nemo", "enterface"]
     tasks = {(row["source"], row["target"]) for row in results["table"]["rows"]}
     assert tasks == {("nemo", "enterface"), ("enterface", "nemo")}
 
