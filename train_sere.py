@@ -105,7 +105,7 @@ def read_corpora(
     for note in notes_before(source, target, labels, expected):
         logger.warning(note)
     # too few clips or speakers: say so now
-    if source is not None:
+    if source is not None and arguments.shots > 0:
         draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
     if arguments.setting == "inductive":
         split_speakers([target.clips[index].speaker for index in kept_clips(target, labels)], arguments.seed)
@@ -266,7 +266,7 @@ def run(
         results |= scores_of_run(adaptation, organised, unseen, scored, arguments.setting, calibrated.temperature)
         results["spread"] = None
         # refined features belong to one draw of shots, and so do the sources of a model
-        if results["uar"] is not None and not refining and source_corpus is not None:
+        if results["uar"] is not None and not refining and source_corpus is not None and arguments.shots > 0:
             evaluation = Evaluation(adaptation, unseen, scored, arguments.setting)
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             others = (adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds[1:])

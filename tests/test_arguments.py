@@ -65,8 +65,10 @@ def test_flags():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--shots", "-1"], "--shots must be at least 1, not -1"),
-        (["--shots", "0"], "--shots"),
+        (["--shots", "-1"], "--shots must be at least 0, not -1"),
+        (["--shots", "0", "--refine_steps", "5"], "--refine_steps needs labelled clips"),
+        (["--target_shots", "0"], "--target_shots must be a whole number"),
+        (["--target_shots", "some"], "--target_shots must be a whole number"),
         (["--shots", "five"], "--shots: invalid int value: 'five'"),
         (["--draws", "0"], "--draws"),
         (["--batch_size", "0"], "--batch_size"),

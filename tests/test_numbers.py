@@ -28,7 +28,7 @@ CONSTANTS = {
     "num_voice_groups": (1, 2),
 }
 ARGUMENTS = {  # name -> at the limits, beyond them
-    "shots": ((1, 10**6), (0, -1)), "draws": ((1, 10**6), (0, -1)), "batch_size": ((1, 10**6), (0, -1)),
+    "shots": ((0, 10**6), (-1,)), "draws": ((1, 10**6), (0, -1)), "batch_size": ((1, 10**6), (0, -1)),
     "refine_steps": ((0, 10**6), (-1,)), "seed": ((0, MAX_SEED - 5), (-1, MAX_SEED - 4, MAX_SEED)),
     "max_skipped": ((0.0, 1.0), (-1e-9, 1 + 1e-9, math.nan)),
     "learning_rate": ((5e-324, 1e300), (0.0, -1e-9, math.inf, math.nan)),

@@ -409,7 +409,7 @@ def test_too_many_unusable_clips_stop_the_run(refuse, damaged):
 def test_bad_input_on_the_command_line(tmp_path, flags):
     for arguments, message in (
         (flags(encoder="nobody/no-such-encoder"), "--encoder nobody/no-such-encoder cannot be loaded"),
-        (flags(shots=-1), "--shots must be at least 1, not -1"),
+        (flags(shots=-1), "--shots must be at least 0, not -1"),
     ):
         done = script(arguments, tmp_path, check=False)
         assert done.returncode == 1

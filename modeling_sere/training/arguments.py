@@ -79,7 +79,7 @@ class SereArguments:
     outside_files: bool = _option(False, "Let file names lead out of a corpus' folder: absolute paths, .., links.")
     max_skipped: float = _option(0.05, "Stop if more than this share of a corpus' clips is unusable.")
 
-    shots: int = _option(5, "Labelled source clips per emotion.")
+    shots: int = _option(5, "Labelled source clips per emotion; 0: the prior alone tells the emotions apart.")
     target_shots: str | None = _option(None, "Labelled target clips per emotion that may help, or all; they are never "
                                        "scored.")  # fmt: skip
     seed: int = _option(0, "Seed of the shots and of everything else that is random.")
@@ -116,13 +116,15 @@ class SereArguments:
 
     def __post_init__(self):
         self._check_texts()
-        for name, low in (("shots", 1), ("draws", 1), ("batch_size", 1), ("refine_steps", 0), ("seed", 0)):
+        for name, low in (("shots", 0), ("draws", 1), ("batch_size", 1), ("refine_steps", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} must be at least {low}, not {getattr(self, name)}.")
         if self.target_shots not in (None, "all") and not (self.target_shots.isdecimal() and int(self.target_shots)):
             raise ValueError(f"--target_shots must be a whole number from 1 on, or all, not {self.target_shots}.")
         if self.target_shots is not None and self.refine_steps > 0:
             raise ValueError("--target_shots takes no part in gradient steps: leave --refine_steps out.")
+        if self.shots == 0 and self.refine_steps > 0:
+            raise ValueError("--refine_steps needs labelled clips: leave --shots 0 out.")
         if self.seed + self.draws > MAX_SEED:
             raise ValueError(f"--seed must be at most {MAX_SEED - self.draws}, not {self.seed}.")
         if self.source is None and self.model is None:

@@ -78,3 +78,23 @@ def test_clips_without_a_speaker_are_one_more():
     others = [k for k in range(len(speakers)) if k not in without]
     assert len(without) == 2 and len({speakers[k] for k in without}) == 1
     assert {speakers[k] for k in without}.isdisjoint(speakers[k] for k in others)
+
+
+def test_no_shots_mark_no_clip():
+    assert not (pool().shots(0, seed=0) != -100).any()
+
+
+def test_labels_that_may_help_are_drawn_from_the_rows_given():
+    one = pool()
+    assert not (one.told(None, 0, [0, 1, 2, 3, 4]) != -100).any()
+    assert one.told("all", 0, [0, 1, 2]).tolist() == [0, -100, 1, -100, -100]
+    marked = one.told("2", 0, [0, 1, 2, 3, 4])
+    assert (marked == 0).sum() == 2 and (marked == 1).sum() == 1  # there is one clip of sadness
+    assert torch.equal(marked[marked != -100], one.references[marked != -100])
+
+
+def test_labels_that_help_are_not_there_to_score_by():
+    one = pool()
+    hidden = one.without(one.told("1", 0, [0, 2]))
+    assert hidden.references.tolist() == [-100, -100, -100, 0, 0]
+    assert one.references.tolist() == [0, -100, 1, 0, 0]

@@ -298,7 +298,7 @@ def test_an_emotion_that_does_not_occur_is_given_no_share(model):
     model.config.prior_profile, model.config.num_voice_groups = {}, 1
     size = model.classifier.in_features
     source, classes = domain(size, 120, 1)
-    target, references = domain(size, 240, 2)
+    target, references = domain(size, 360, 2)
     there = references != 1
     shots = torch.where(torch.arange(120) < CLASSES * SHOTS, classes, UNLABELLED)
     organised = Adaptation(model, source, Domain(target.features[there])).organise(shots)

@@ -44,6 +44,8 @@ class Pool:
 
     def shots(self, count: int, seed: int) -> torch.Tensor:
         """Draw shots: (n,) class index of `count` clips per emotion, -100 elsewhere. Raises RunError: too few clips."""
+        if count == 0:
+            return torch.full((len(self),), UNLABELLED)
         drawn = draw_shots(
             [clip.label for clip in self.clips], [clip.name for clip in self.clips], self.labels, count, seed
         )

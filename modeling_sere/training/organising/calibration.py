@@ -132,7 +132,9 @@ class Calibrated:
 @torch.no_grad()
 def calibrate(adaptation: Adaptation, organised: Organised) -> Calibrated:
     """Find out how sure the scores of single clips and of the field may be."""
-    agree = witnesses_agree(adaptation, organised.shots)
+    agree = None
+    if (organised.shots != UNLABELLED).any():
+        agree = witnesses_agree(adaptation, organised.shots)
     if agree is None:
         return Calibrated(1.0)
     accuracy = expected_accuracy(adaptation, organised.shots, agree)

@@ -18,6 +18,7 @@ VOICE_PRIOR = 0.5  # of the prior's weight with speaker ids: the cues of clips n
 VOICE_SHARE = 0.5  # of the voice groups in the posteriors of a domain whose speakers are tied to emotions altogether
 LAG = 0.28  # by which the evidence of an emotion that does not occur lags the mean of the others'
 GONE = 1e-4  # share of the clips that is expected of it
+HEARD = 200  # target clips, and a label, that it takes to say of an emotion that it does not occur
 POOL = 100  # target clips from which on the passes have the last word
 
 
@@ -125,13 +126,14 @@ class Passes:
 
     def _drop_absent(self) -> None:
         """Expect no target clip of the emotion whose evidence lags most, if it lags far."""
-        there = (self.class_prior[TARGET] > GONE).nonzero().squeeze(1)
-        evidence = self.evidence()[there]
-        lag = evidence - (evidence.sum() - evidence) / max(len(there) - 1, 1)
-        if len(there) > 2 and self.sizes[TARGET] >= POOL and lag.min() < -LAG:
-            self.class_prior[TARGET, there[lag.argmin()]] = 0
-            shares = self.class_prior[TARGET]
-            self.class_prior[TARGET] = torch.where(shares > GONE, 1 / (shares > GONE).sum(), GONE)
+        if self.config.num_labels <= 2 or self.sizes[TARGET] < HEARD or (self.labels == UNLABELLED).all():
+            return
+        evidence = self.evidence()
+        lag = evidence - (evidence.sum() - evidence) / (len(evidence) - 1)
+        if lag.min() < -LAG:
+            shares = torch.full_like(self.class_prior[TARGET], (1 - GONE) / (len(evidence) - 1))
+            shares[lag.argmin()] = GONE
+            self.class_prior[TARGET] = shares
 
     def evidence(self) -> torch.Tensor:
         """(C,) that each emotion occurs in the target (equation "evidence"): alike in both domains, and told surely."""
