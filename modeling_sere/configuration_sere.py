@@ -150,6 +150,9 @@ class SereConfig(PreTrainedConfig):
         """
         if not isinstance(config_dict, dict):
             raise ValueError("config.json is none of a SERE model: it holds no JSON object.")
+        names = config_dict.get("id2label")
+        if isinstance(names, dict) and len(names) > MAX_LABELS:  # before a copy is made of them
+            raise ValueError(f"num_labels must be from 2 to {MAX_LABELS}, not {len(names)}: give id2label.")
         _refuse_foreign_code(config_dict)
         try:
             result = super().from_dict(config_dict, **_both_ways(kwargs))
