@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
@@ -107,6 +108,7 @@ def build(name: str, output: Path, link: str | None, samples: list[Path], sample
             or onnxruntime-web cannot be fetched.
     """
     _check_samples(samples, samples_license)
+    _check_packages()
     if output.exists() and any(output.iterdir()) and not (output / MARK).is_file():
         raise RunError(f"{output} holds something else than a page: give --output a new folder")
     runtime = runtime_package()
@@ -144,9 +146,18 @@ def export_network(model: SereForAudioClassification, path: Path) -> None:
     proto = slim(network.model_proto)
     path.write_bytes(proto.SerializeToString())
     if model.sere.encoder is not None:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
+        _quantise(path, {tuple(weight.shape) for weight in model.sere.encoder.parameters() if weight.ndim == 2})
 
-        quantize_dynamic(path, path, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+
+def _quantise(path: Path, shapes: set[tuple[int, ...]]) -> None:
+    """Keep matrices of these shapes, either way up, in 8 bits; those of the front end keep their digits."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = onnx.load(str(path)).graph
+    large = {tensor.name for tensor in graph.initializer if {tuple(tensor.dims), tuple(tensor.dims)[::-1]} & shapes}
+    chosen = [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and large.intersection(node.input)]
+    quantize_dynamic(path, path, nodes_to_quantize=chosen, weight_type=QuantType.QInt8, per_channel=True)
 
 
 def slim(proto):
@@ -228,6 +239,12 @@ def _put_runtime(package: Path, output: Path) -> None:
         binary = files.extractfile(f"package/dist/{RUNTIME_BINARY}").read()
     (output / "ort.mjs").write_bytes(script)
     (output / "ort.wasm.gz").write_bytes(gzip.compress(binary, mtime=0))
+
+
+def _check_packages() -> None:
+    """Before a model is loaded and traced, which takes minutes."""
+    if missing := [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]:
+        raise RunError(f'a page needs {", ".join(missing)}, not installed here: pip install "sere[export]"')
 
 
 def _check_samples(samples: list[Path], samples_license: str | None) -> None:

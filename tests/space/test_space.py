@@ -54,6 +54,7 @@ def folder(make_model, tmp_path_factory) -> Path:
 def fast(monkeypatch, runtime):
     """Pages without a network in them: exporting one takes longer than all else."""
     monkeypatch.setattr(space, "runtime_package", lambda: runtime)
+    monkeypatch.setattr(space, "_check_packages", lambda: None)
     monkeypatch.setattr(space, "export_network", lambda model, path: path.write_bytes(b"network"))
 
 
@@ -138,6 +139,12 @@ def test_onnxruntime_is_pinned_by_its_hash(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")  # no npm, as on a machine without a network
     with pytest.raises(RunError, match=r"cannot be fetched \(.*\): install npm .* or put onnxruntime-web-[\d.]+tgz"):
         space.runtime_package(tmp_path)
+
+
+def test_packages_that_are_not_there_are_told_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(RunError, match=r'a page needs onnxscript, not installed here: pip install "sere\[export\]"'):
+        build(tmp_path / "nowhere", tmp_path / "page")
 
 
 def test_a_card_is_linked_once():
