@@ -13,8 +13,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 def network(basis: np.ndarray, other: np.ndarray):
     """Frames (n, L) times a basis and another matrix, with the notes that an exporter leaves."""
     nodes = [
-        onnx.helper.make_node("MatMul", ["frames", "basis"], ["spectrum"]),
-        onnx.helper.make_node("MatMul", ["frames", "other"], ["rest"]),
+        onnx.helper.make_node("MatMul", ["frames", "basis"], ["spectrum"], name="first"),
+        onnx.helper.make_node("MatMul", ["frames", "other"], ["rest"], name="second"),
     ]
     nodes[0].metadata_props.add(key="stack_trace", value="x" * 1000)
     sizes = {"frames": len(basis), "spectrum": basis.shape[1], "rest": other.shape[1]}
