@@ -106,12 +106,12 @@ def export(model: SereForAudioClassification, folder: Path) -> list[Path]:
         if model.sere.encoder is not None:
             whole = onnx.load(str(paths[0]))
             paths += [folder / "model_fp16.onnx", folder / "model_quantized.onnx"]
-            onnx.save(_halved(whole, _weights(model)), str(paths[1]))
-            _quantised(paths[0], paths[2], _weights(model))
+            onnx.save(_halved(whole, weight_shapes(model)), str(paths[1]))
+            quantised(paths[0], paths[2], weight_shapes(model))
     return paths
 
 
-def _weights(model: SereForAudioClassification) -> set[tuple[int, ...]]:
+def weight_shapes(model: SereForAudioClassification) -> set[tuple[int, ...]]:
     """Return the shapes of the encoder's large tensors, either way up: a graph does not keep their names."""
     shapes = {tuple(p.shape) for p in model.sere.encoder.parameters() if p.numel() > SMALL}
     return shapes | {shape[::-1] for shape in shapes}
@@ -135,7 +135,7 @@ def _halved(graph: Any, shapes: set[tuple[int, ...]]) -> Any:
     return graph
 
 
-def _quantised(source: Path, target: Path, shapes: set[tuple[int, ...]]) -> None:
+def quantised(source: Path, target: Path, shapes: set[tuple[int, ...]]) -> None:
     """Write a graph with the products of these weights in 8 bits; those of the front end keep their digits."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic

@@ -29,6 +29,7 @@ from torch import nn
 
 from modeling_sere import SereForAudioClassification
 from modeling_sere.dynamics_sere import FUNCTIONAL_NAMES, fourier_basis
+from modeling_sere.export import quantised, weight_shapes
 from modeling_sere.pipeline_sere import CLIP_SECONDS, WINDOW_SECONDS
 from modeling_sere.training.arguments import DEFAULT_CACHE
 from modeling_sere.training.errors import RunError, first_line, writing
@@ -142,22 +143,15 @@ def export_network(model: SereForAudioClassification, path: Path) -> None:
         dynamic_shapes=({1: length}, {1: length}, None),
         prefer_deferred_runtime_asserts_over_guards=True,  # what holds for every length need not be proved for it
     )
-    network = torch.onnx.export(program, dynamo=True, verbose=False, input_names=INPUTS, output_names=OUTPUTS)
+    names = {"input_names": INPUTS, "output_names": OUTPUTS}
+    # the exporter's optimiser takes what is below 1e-8 for zero, the floor of the spectrum among it
+    network = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **names)
     proto = slim(network.model_proto)
     path.write_bytes(proto.SerializeToString())
     if model.sere.encoder is not None:
-        _quantise(path, {tuple(weight.shape) for weight in model.sere.encoder.parameters() if weight.ndim == 2})
-
-
-def _quantise(path: Path, shapes: set[tuple[int, ...]]) -> None:
-    """Keep matrices of these shapes, either way up, in 8 bits; those of the front end keep their digits."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    graph = onnx.load(str(path)).graph
-    large = {tensor.name for tensor in graph.initializer if {tuple(tensor.dims), tuple(tensor.dims)[::-1]} & shapes}
-    chosen = [node.name for node in graph.node if node.op_type in ("MatMul", "Gemm") and large.intersection(node.input)]
-    quantize_dynamic(path, path, nodes_to_quantize=chosen, weight_type=QuantType.QInt8, per_channel=True)
+        whole = path.rename(path.with_name("whole.onnx"))
+        quantised(whole, path, weight_shapes(model))
+        whole.unlink()
 
 
 def slim(proto):
