@@ -83,7 +83,7 @@ def export(model: SereForAudioClassification, folder: Path) -> list[Path]:
     """Write a model's variants into a folder and return their paths, that of single precision first.
 
     Raises:
-        RunError: a package is missing, or the files cannot be written.
+        RunError: a package is missing, the model cannot be traced, or the files cannot be written.
     """
     try:
         import onnx
@@ -91,8 +91,12 @@ def export(model: SereForAudioClassification, folder: Path) -> list[Path]:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise RunError(f"{PACKAGES} ({error})") from error
+    try:
+        graph = program(model)
+    except torch._dynamo.exc.UserError as error:
+        raise RunError(f"this model cannot be traced for any number of clips ({first_line(error)})") from error
     traced = torch.onnx.export(
-        program(model),
+        graph,
         dynamo=True,
         verbose=False,
         optimize=False,  # onnxscript's optimiser moved logits by 5e-3
