@@ -12,10 +12,11 @@ let shape = [];
 async function load() {
   const settings = await (await fetch("model.json")).json();
   shape = settings.statistics_shape;
+  ort.env.logLevel = "error";
   ort.env.wasm.numThreads = 1; // more need headers that not every host sends
   ort.env.wasm.wasmBinary = await unpacked(await fetched("ort.wasm.gz"));
   const model = await unpacked(await fetched("model.onnx"));
-  return ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
+  return ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"], logSeverityLevel: 3 });
 }
 
 /** @param {string} name */
