@@ -43,6 +43,9 @@ EXEMPT = {
     "test_model_weights_reload_no_missing_tied_weights": Exemption(
         (), "a file that lacks weights is refused in one sentence, not filled with random ones"
     ),
+    "test_batching_equivalence": Exemption(
+        (), "a new model has no statistics of a domain and compares each clip with its batch, which it says"
+    ),
     "test_internal_model_config_and_subconfig_are_same": Exemption(
         ("wavlm", "wav2vec2", "hubert", "wav2vec2_bert", "whisper"),
         "the encoder is built from a copy of its configuration: only as deep as its deepest layer in use, and without "
