@@ -3,6 +3,7 @@
 
     accelerate launch train_sere.py                                     # the sample in samples/, no download
     accelerate launch train_sere.py --encoder microsoft/wavlm-base --source emodb/ --target my_clips/ --output_dir out
+    accelerate launch train_sere.py --source emodb/ emovo/ --target my_clips/     # several labelled corpora
     accelerate launch train_sere.py --model org/sere-wavlm --target my_clips/     # without source data
     accelerate launch train_sere.py --push_to_hub --hub_model_id org/sere-mine --hub_revision_tag v1
     accelerate launch train_sere.py run.json                            # the same flags in one file
@@ -45,11 +46,12 @@ from modeling_sere.training.corpora.corpus import Corpus, check_skipped
 from modeling_sere.training.corpora.episodes import draw_shots, shared_labels, split_speakers
 from modeling_sere.training.corpora.labels import parse_emotions, parse_label_map
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.corpora.provenance import corpus_facts
-from modeling_sere.training.corpora.report import label_report, notes_before, read_as
+from modeling_sere.training.corpora.names import listed
+from modeling_sere.training.corpora.provenance import corpus_facts, joint_facts
+from modeling_sere.training.corpora.report import label_report, labels_of, notes_before, read_as
 from modeling_sere.training.corpora.sounds import notes_on_sounds
 from modeling_sere.training.encoding.features import FeatureExtraction
-from modeling_sere.training.encoding.pool import Pool, kept_clips
+from modeling_sere.training.encoding.pool import Pool, Pools, kept_clips
 from modeling_sere.training.organising.adaptation import Adaptation
 from modeling_sere.training.organising.calibration import calibrate
 from modeling_sere.training.organising.carried_sources import Sources, carried_labels
@@ -70,12 +72,12 @@ logger = logging.getLogger("sere")
 
 
 def read_corpora(
-    arguments: SereArguments, checkpoint, given: Mapping[str, Corpus]
-) -> tuple[Corpus | None, Corpus, list[str]]:
+    arguments: SereArguments, checkpoint, given: Mapping[tuple[str, int], Corpus]
+) -> tuple[list[Corpus], Corpus, list[str]]:
     """Return the corpora, of which only metadata are read, and the emotions they share; tell the user of them.
 
-    Without a source corpus the emotions are those of the `checkpoint`, whose labelled clips take its place. A corpus
-    that was `given` from Python is read already.
+    The emotions of several sources are united. Without a source corpus the emotions are those of the `checkpoint`,
+    whose labelled clips take its place. A corpus that was `given` from Python is read already.
     """
     common = {
         "audio_column": arguments.audio_column,
@@ -86,30 +88,55 @@ def read_corpora(
         "segments": arguments.segments,
         "outside_files": arguments.outside_files,
     }
-    source = given.get("source")
-    if source is None and arguments.source is not None:
-        source = load_corpus(
-            arguments.source, split=arguments.source_split, config=arguments.source_config,
+    sources = [
+        given[side] if (side := ("source", place)) in given else load_corpus(
+            address, split=arguments.source_split, config=arguments.source_config,
             revision=arguments.source_revision, **common
-        )  # fmt: skip
-    target = given.get("target")
+        )
+        for place, address in enumerate(arguments.source or [])
+    ]  # fmt: skip
+    tell_apart(sources)
+    target = given.get(("target", 0))
     if target is None:
         target = load_corpus(
             arguments.target, split=arguments.target_split, config=arguments.target_config,
             revision=arguments.target_revision, require_labels=False, **common,
         )  # fmt: skip
-    for corpus in filter(None, (source, target)):
+    for corpus in (*sources, target):
         logger.info(read_as(corpus))
     expected = parse_emotions(arguments.emotions, common["label_map"]) if arguments.emotions else None
-    labels = shared_labels(carried_labels(checkpoint) if source is None else source.labels, target.labels, expected)
-    for note in notes_before(source, target, labels, expected):
+    labels = shared_labels(labels_of(sources) if sources else carried_labels(checkpoint), target.labels, expected)
+    for note in notes_before(sources, target, labels, expected):
         logger.warning(note)
     # too few clips or speakers: say so now
-    if source is not None and arguments.shots > 0:
-        draw_shots(source.labels, source.names, labels, arguments.shots, arguments.seed)
+    for source in sources:
+        check_shots(source, labels, arguments.shots)
     if arguments.setting == "inductive":
         split_speakers([target.clips[index].speaker for index in kept_clips(target, labels)], arguments.seed)
-    return source, target, labels
+    return sources, target, labels
+
+
+def tell_apart(corpora: list[Corpus]):
+    """Number the names that several corpora have."""
+    taken = set()
+    for corpus in corpora:
+        name, number = corpus.name, 1
+        while corpus.name in taken:
+            number += 1
+            corpus.name = f"{name}-{number}"
+        taken.add(corpus.name)
+
+
+def check_shots(source: Corpus, labels: list[str], shots: int):
+    """Pass if a source has enough clips of each emotion of the run that it has. Raises RunError: too few, or none."""
+    own = [label for label in labels if label in source.labels]
+    if not own:
+        raise RunError(f"{source.name} has no clip of {listed(labels)}, the emotions of this run: leave it out")
+    if shots > 0:
+        try:
+            draw_shots(source.labels, source.names, own, shots, seed=0)
+        except RunError as error:
+            raise RunError(f"{source.name}: {error}") from error
 
 
 def say(line: str):
@@ -138,13 +165,14 @@ def run(
     arguments: SereArguments,
     folder: OutputFolder,
     accelerator: Accelerator,
-    corpora: Mapping[str, Corpus] = MappingProxyType({}),
+    corpora: Mapping[tuple[str, int], Corpus] = MappingProxyType({}),
     show: Callable[[str], None] = say,
 ) -> tuple[SereForAudioClassification, Predictions] | None:
     """Carry out a run, and return its model and predictions on the main process; nothing of a run that was finished.
 
     Args:
-        corpora: "source" and "target", where they are no addresses in the arguments (`modeling_sere.training.adapt`).
+        corpora: ("source", place among the sources) and ("target", 0), where they are no addresses in the arguments
+            (`modeling_sere.training.adapt`).
         show: is given the closing lines.
     """
     # A. Read the corpora: what is wrong in arguments or corpora is said before any work is done
@@ -154,19 +182,23 @@ def run(
     accelerator.project_configuration.set_directories(str(folder.result))
     set_seed(arguments.seed)
     checkpoint = None if arguments.model is None else load_checkpoint(arguments)
-    source_corpus, target_corpus, labels = read_corpora(arguments, checkpoint, corpora)
-    addresses = {side: None if side in corpora else getattr(arguments, side) for side in ("source", "target")}
+    source_corpora, target_corpus, labels = read_corpora(arguments, checkpoint, corpora)
     speaker_ids = arguments.speaker_ids and target_corpus.has_speakers
-    if source_corpus is None:  # the labelled clips travelled in the model
+    if not source_corpora:  # the labelled clips travelled in the model
         sources = Sources(checkpoint, labels)
         carried = {"num_sources": len(sources)}
     else:
-        carried = {"source_corpus": corpus_facts(source_corpus, addresses["source"], arguments.source_revision)}
+        known = [
+            corpus_facts(corpus, None if ("source", place) in corpora else address, arguments.source_revision)
+            for place, (corpus, address) in enumerate(zip(source_corpora, arguments.source, strict=True))
+        ]
+        carried = {"source_corpus": joint_facts(known)}
     if checkpoint is None:
         model = build_model(arguments, labels, speaker_ids, **carried)
     else:
         model = continue_model(checkpoint, arguments, labels, speaker_ids, **carried)
-    facts = corpus_facts(target_corpus, addresses["target"], arguments.target_revision)
+    address = None if ("target", 0) in corpora else arguments.target
+    facts = corpus_facts(target_corpus, address, arguments.target_revision)
     origin = origins(arguments, model.config, facts)
     destination = None
     if arguments.push_to_hub and accelerator.is_main_process:
@@ -190,7 +222,7 @@ def run(
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 2)
 
     # B. Encode every clip once
-    def encode(cache_dir: str | None, everywhere: bool) -> tuple[Pool | Sources, Pool] | None:
+    def encode(cache_dir: str | None, everywhere: bool) -> tuple[Pool | Pools | Sources, Pool] | None:
         extract = FeatureExtraction(model.sere.to(accelerator.device), accelerator, cache_dir, everywhere)
 
         def pool(corpus: Corpus) -> Pool | None:
@@ -202,9 +234,11 @@ def run(
                 logger.warning(note)
             return Pool(corpus, features, labels, arguments.speaker_ids)
 
-        pools = sources if source_corpus is None else pool(source_corpus), pool(target_corpus)
+        parts, target = [pool(corpus) for corpus in source_corpora], pool(target_corpus)
         model.to("cpu")
-        return None if pools[1] is None else pools
+        if target is None:
+            return None
+        return (Pools(parts) if len(parts) > 1 else parts[0] if parts else sources), target
 
     refining = arguments.refine_steps > 0
     with stage("encode"):
@@ -218,8 +252,7 @@ def run(
         adapting, scored = split_speakers([clip.speaker for clip in target.clips], arguments.seed)
 
     # C. Draw the shots and organise
-    shots = sources.references if source_corpus is None else source.shots(arguments.shots, arguments.seed)
-
+    shots = source.shots(arguments.shots, arguments.seed) if source_corpora else sources.references
     told = target.told(arguments.target_shots, arguments.seed, adapting)
 
     def organise():
@@ -243,7 +276,7 @@ def run(
         with stage("refine"):
             model = refine(
                 arguments, accelerator, adaptation, shots, folder.checkpoint,
-                [(source_corpus, source.features.indices),
+                [*((corpus, part.features.indices) for corpus, part in zip(source_corpora, source.parts, strict=True)),
                  (target_corpus, [target.features.indices[row] for row in adapting])],
                 lambda losses, step: accelerator.log(losses, step=step),
             )  # fmt: skip
@@ -260,13 +293,13 @@ def run(
     with stage("score"):
         predictions = predict(adaptation, organised, calibrated, target, adapting)
         results: Results = describe(arguments, model.config, source, target, shots, origin)
-        results |= label_report(source_corpus, target_corpus, labels) | predictions.summary()
+        results |= label_report(source_corpora, target_corpus, labels) | predictions.summary()
         results |= found_by(organised, labels) | {"target_shot_files": target.names(told)}
         unseen = target.without(told)
         results |= scores_of_run(adaptation, organised, unseen, scored, arguments.setting, calibrated.temperature)
         results["spread"] = None
         # refined features belong to one draw of shots, and so do the sources of a model
-        if results["uar"] is not None and not refining and source_corpus is not None and arguments.shots > 0:
+        if results["uar"] is not None and not refining and source_corpora and arguments.shots > 0:
             evaluation = Evaluation(adaptation, unseen, scored, arguments.setting)
             seeds = list(range(arguments.seed, arguments.seed + arguments.draws))
             others = (adaptation.organise(source.shots(arguments.shots, seed)) for seed in seeds[1:])

@@ -93,7 +93,7 @@ def write_card(results: Results, folder: Path, example: HighlightExample | None 
 
 def _front_matter(results: Results, name: str) -> ModelCardData:
     """Metadata of the Hub, with the scores on the target as a model index."""
-    source, target, base_model = results["source"], results["target"], results["base_model"]
+    corpora, base_model = [*_several(results["source"]), results["target"]], results["base_model"]
     languages = _several(results["source_language"]) + _several(results["target_language"])
     languages = [TO_LANGUAGE_CODE.get(language.lower(), language) for language in languages]
     languages = [code for code in languages if re.fullmatch("[a-z]{2,3}", code)]
@@ -106,7 +106,7 @@ def _front_matter(results: Results, name: str) -> ModelCardData:
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=TAGS,
-        datasets=list(dict.fromkeys(data for data in (source, target) if is_hub_id(data))) or None,
+        datasets=list(dict.fromkeys(data for data in corpora if is_hub_id(data))) or None,
         base_model=base_model if is_hub_id(base_model) else None,
         metrics=list(dict.fromkeys(evaluation.metric_type for evaluation in evaluations)) or None,
         model_name=name if evaluations else None,

@@ -35,7 +35,7 @@ def file(tmp_path):
 def test_without_flags_the_sample_is_used():
     found = parse_arguments([])
     assert found == SereArguments()
-    assert (Path(found.source) / "metadata.csv").is_file()
+    assert (Path(found.source[0]) / "metadata.csv").is_file()
     assert (Path(found.target) / "metadata.csv").is_file()
     assert found.encoder == "none"
 
@@ -49,7 +49,7 @@ def test_without_samples_corpora_have_to_be_named(monkeypatch, tmp_path):
 
 def test_model_without_a_source_needs_none():
     assert parse_arguments(["--model", "org/m"]).source is None
-    assert parse_arguments(["--model", "org/m", "--source", "mine/"]).source == "mine/"
+    assert parse_arguments(["--model", "org/m", "--source", "mine/"]).source == ["mine/"]
 
 
 def test_flags():
@@ -114,6 +114,16 @@ def test_lora_without_peft(monkeypatch):
 def test_json_file_is_the_same_as_flags(file):
     values = {"shots": 3, "prior_weight": 0.5, "speaker_ids": False, "resume": True, "source": "-odd-"}
     assert parse_arguments([file(values | {"label_map": None})]) == SereArguments(**values)
+
+
+def test_several_sources(file, tmp_path):
+    assert parse_arguments(["--source", "a/", "b/", "--shots", "2"]).source == ["a/", "b/"]
+    assert parse_arguments([file({"source": ["a/", "b/"], "shots": 2})]).source == ["a/", "b/"]
+    assert parse_arguments([file({"source": ["a/", "b/"]}), "--source", "c/"]).source == ["c/"]
+    assert "--source names a twice" in error_of("--source", "a/", "b", "a")
+    assert "source must be a text or a list of texts" in error_of(file({"source": ["a/", 3]}))
+    assert "must be one JSON object" in error_of(file({"target": ["a/", "b/"]}))
+    assert "source must be a text" in error_of(file({"source": []}))
 
 
 def test_flags_after_a_json_file_win(file):

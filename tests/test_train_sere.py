@@ -274,6 +274,79 @@ def test_target_whose_labels_were_given_for_training(train, data, capsys):
     assert "the audio of 24 clips of the target is in the source too, that of 6 as a shot" in capsys.readouterr().out
 
 
+# Several source corpora
+
+
+@pytest.fixture
+def several(data, tmp_path, flags):
+    """(*more, **options) -> results of a run with the sources `source`, without sadness, and another of this name."""
+    first = write_corpus(tmp_path / "one" / "source", emotions=("anger", "neutral"), seed=3)
+    second = write_corpus(tmp_path / "two" / "source", clips=3, emotions=("anger", "sadness"), seed=4)
+
+    def several(*more, **options) -> dict:
+        words = [word for word in flags(**options) if not word.startswith("--source=")]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [SCRIPT, *words, "--source", str(first), str(second), *more])
+            train_sere.main()
+        return json.loads((tmp_path / "run" / "results.json").read_text())
+
+    return several
+
+
+def test_emotions_of_several_sources_are_united(several, capsys, tmp_path):
+    results = several()
+    assert results["labels"] == ["anger", "neutral", "sadness"] and results["source"] == "source, source-2"
+    drawn = sorted(name.rsplit("_", 2)[0] for name in results["shot_files"])
+    assert drawn == sorted(
+        [f"{corpus}/{emotion}" for corpus, emotion in (
+            ("source", "anger"), ("source", "neutral"), ("source-2", "anger"), ("source-2", "sadness")
+        )] * 2
+    )  # fmt: skip
+    assert results["num_source_clips"] == 28 and results["num_unlabelled_source"] == 20
+    assert np.sum(results["confusion"]) == 24 and results["uar"] > results["chance"]
+    assert len(results["spread"]["uar"]) == 2 and results["same_audio_in_both"] == []
+    assert "source-2 has no clip of neutral: these are learned from the other sources." in capsys.readouterr().err
+    assert SereForAudioClassification.from_pretrained(tmp_path / "run").config.num_sources == 8
+
+
+def test_audio_of_any_source_in_the_target_is_named(several, data, tmp_path):
+    leaky = shutil.copytree(data / "target", tmp_path / "leaky")
+    shutil.copy(tmp_path / "two" / "source" / "sadness_1_2.wav", leaky / "sadness_1_0.wav")
+    shutil.copy(tmp_path / "one" / "source" / "anger_0_0.wav", leaky / "anger_1_2.wav")
+    assert several(target=leaky)["same_audio_in_both"] == ["anger_1_2.wav", "sadness_1_0.wav"]
+
+
+def test_several_sources_can_be_refined(several):
+    assert several(refine_steps=1)["refine_steps"] == 1
+
+
+def test_several_sources_are_part_of_what_a_run_is(several, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_sere, "write_card", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        several()
+    monkeypatch.undo()
+    with pytest.raises(RunError, match=r"other arguments \(--source\)"):
+        several("--resume", "--source", str(tmp_path / "two" / "source"))
+    rows = read_metadata(tmp_path / "two" / "source")
+    write_metadata(tmp_path / "two" / "source", [rows[0] | {"speaker": "s1"}, *rows[1:]])
+    with pytest.raises(RunError, match="other clips of the source"):
+        several("--resume")
+    write_metadata(tmp_path / "two" / "source", rows)
+    assert several("--resume")["source"] == "source, source-2"
+
+
+def test_several_sources_that_cannot_be_used(several, tmp_path, data):
+    other = str(write_corpus(tmp_path / "other", clips=3, emotions=("anger", "sadness"), seed=5))
+    with pytest.raises(RunError, match="source/ twice: name each corpus once"):
+        several("--source", str(data / "source"), f"{data / 'source'}/")
+    angry = str(write_corpus(tmp_path / "angry", clips=3, emotions=("anger",), seed=6))
+    with pytest.raises(RunError, match="angry has no clip of neutral, sadness, the emotions of this run: leave it out"):
+        several("--source", str(data / "source"), angry, "--emotions", "neutral,sadness")
+    with pytest.raises(RunError, match="other: 7 labelled clips per emotion are needed, but anger has 6"):
+        several("--source", str(data / "source"), other, "--shots", "7")
+    assert not (tmp_path / "run").exists()
+
+
 # From a SERE model
 
 

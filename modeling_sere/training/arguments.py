@@ -38,6 +38,17 @@ def as_on_disk(address: str) -> str:
     return str(found)
 
 
+def _spelled(name: str, value: str) -> str:
+    """Return the value of a flag as the disk spells it. Raises ValueError: it cannot be written down."""
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"--{name} {ascii(value)} is not in UTF-8: rename the file or folder.") from error
+    return as_on_disk(value) if name in PATHS else value
+
+
 def _option(default, text: str, **metadata):
     return field(default=default, metadata={"help": text, **metadata})
 
@@ -49,8 +60,9 @@ class SereArguments:
     A name without .json is that of a recipe: `train_sere.py cameo-polish`.
     """
 
-    source: str | None = _option(None, "Labelled corpus: folder, table, or dataset on the Hub; docs/corpora.md has the "
-                                 "forms (default: the sample; with --model the labelled clips in it).")  # fmt: skip
+    source: list[str] | None = _option(None, "Labelled corpora, one or more: folder, table, or dataset on the Hub; "
+                                       "docs/corpora.md has the forms (default: the sample; with --model the labelled "
+                                       "clips in it).")  # fmt: skip
     target: str | None = _option(None, "Corpus in the new language (default: the sample). Labels, if any, choose the "
                                  "emotions and clips that take part, and score the result; nothing is learned from "
                                  "them.")  # fmt: skip
@@ -61,9 +73,9 @@ class SereArguments:
     model: str | None = _option(None, "SERE model to start from, folder or Hub id, in place of an encoder.")
     model_revision: str | None = _option(None, "Revision of a model on the Hub.")
 
-    source_split: str | None = _option(None, "Split of the source dataset.")
-    source_config: str | None = _option(None, "Configuration of the source dataset.")
-    source_revision: str | None = _option(None, "Revision of a source dataset on the Hub.")
+    source_split: str | None = _option(None, "Split of the source dataset, of each if there are several.")
+    source_config: str | None = _option(None, "Configuration of the source dataset, likewise.")
+    source_revision: str | None = _option(None, "Revision of the source dataset on the Hub, likewise.")
     target_split: str | None = _option(None, "Split of the target dataset.")
     target_config: str | None = _option(None, "Configuration of the target dataset.")
     target_revision: str | None = _option(None, "Revision of a target dataset on the Hub.")
@@ -73,13 +85,15 @@ class SereArguments:
     speaker_column: str | None = _option(None, "Speaker column (default: speaker, speaker_id, actor and the like).")
     speaker_ids: bool = _option(True, "Normalise per speaker where at least half of the clips have a speaker id.")
     label_map: str | None = _option(None, "'Wut=anger,Freude=happiness' or a JSON file: corpus label = emotion.")
-    emotions: str | None = _option(None, "'anger,sadness,neutral': which emotions take part (default: those of both "
-                                   "corpora; all of the source if the target has no labels).")  # fmt: skip
+    emotions: str | None = _option(None, "'anger,sadness,neutral': which emotions take part (default: those of source "
+                                   "and target; all of the source if the target has no labels).")  # fmt: skip
     segments: bool = _option(True, "Cut clips out of files where columns tell start and end in seconds.")
     outside_files: bool = _option(False, "Let file names lead out of a corpus' folder: absolute paths, .., links.")
     max_skipped: float = _option(0.05, "Stop if more than this share of a corpus' clips is unusable.")
 
-    shots: int = _option(5, "Labelled source clips per emotion; 0: the prior alone tells the emotions apart.")
+    shots: int = _option(
+        5, "Labelled source clips per emotion and corpus; 0: the prior alone tells the emotions apart."
+    )
     target_shots: str | None = _option(None, "Labelled target clips per emotion that may help, or all; they are never "
                                        "scored.")  # fmt: skip
     seed: int = _option(0, "Seed of the shots and of everything else that is random.")
@@ -115,7 +129,10 @@ class SereArguments:
     report_to: str | None = _option(None, "Trackers, comma separated, or none (default: tensorboard if installed).")
 
     def __post_init__(self):
+        if isinstance(self.source, str):
+            self.source = [self.source]
         self._check_texts()
+        self._check_sources()
         for name, low in (("shots", 0), ("draws", 1), ("batch_size", 1), ("refine_steps", 0), ("seed", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} must be at least {low}, not {getattr(self, name)}.")
@@ -128,7 +145,7 @@ class SereArguments:
         if self.seed + self.draws > MAX_SEED:
             raise ValueError(f"--seed must be at most {MAX_SEED - self.draws}, not {self.seed}.")
         if self.source is None and self.model is None:
-            self.source = _sample("source", "english")
+            self.source = [_sample("source", "english")]
         if self.target is None:
             self.target = _sample("target", "polish")
         self._check_start()
@@ -147,13 +164,16 @@ class SereArguments:
     def _check_texts(self):
         """Refuse what cannot be written down, and find what lies on the disk under another spelling."""
         for name, value in vars(self).items():
-            if isinstance(value, str) and not value.isascii():
-                try:
-                    value.encode()
-                except UnicodeEncodeError as error:
-                    raise ValueError(f"--{name} {ascii(value)} is not in UTF-8: rename the file or folder.") from error
-                if name in PATHS:
-                    setattr(self, name, as_on_disk(value))
+            if isinstance(value, str):
+                setattr(self, name, _spelled(name, value))
+        if self.source is not None:
+            self.source = [_spelled("source", address) for address in self.source]
+
+    def _check_sources(self):
+        places = [os.path.realpath(os.path.expanduser(address)) for address in self.source or []]
+        for row, place in enumerate(places):
+            if place in places[:row]:
+                raise ValueError(f"--source names {self.source[row]} twice: name each corpus once.")
 
     def _check_start(self):
         if self.model is None:
@@ -231,6 +251,10 @@ def _json_flags(path: Path) -> list[str]:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is not JSON in UTF-8: {error}.") from error
+    several = values.pop("source") if isinstance(values, dict) and isinstance(values.get("source"), list) else None
     if not isinstance(values, dict) or any(isinstance(value, (dict, list)) for value in values.values()):
         raise RunError(f'{path} must be one JSON object of texts, numbers, true and false, like {{"shots": 5}}.')
-    return [f"--{name}={value}" for name, value in values.items() if value is not None]
+    if several == [] or not all(isinstance(address, str) for address in several or []):
+        raise RunError(f"{path}: source must be a text or a list of texts.")
+    flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
+    return flags + (["--source", *several] if several else [])

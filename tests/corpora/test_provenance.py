@@ -6,7 +6,7 @@ import pytest
 
 from modeling_sere.training.corpora.corpus import Clip, Corpus
 from modeling_sere.training.corpora.loading import load_corpus
-from modeling_sere.training.corpora.provenance import corpus_facts, model_license
+from modeling_sere.training.corpora.provenance import corpus_facts, joint_facts, model_license
 from modeling_sere.training.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,3 +54,11 @@ def test_licence_of_a_model(tmp_path):
     assert model_license(str(tmp_path), None) is None
     (tmp_path / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     assert model_license(str(tmp_path), None) == "apache-2.0"
+
+
+def test_facts_of_several_corpora_are_known_if_those_of_each_are():
+    one = {"name": "emodb", "language": "German", "license": "cc0-1.0"}
+    other = {"name": "emovo", "language": "Italian", "license": "cc0-1.0"}
+    assert joint_facts([one]) == one
+    assert joint_facts([one, other]) == {"name": "emodb, emovo", "language": "German, Italian", "license": "cc0-1.0"}
+    assert joint_facts([one, {"name": "mine", "language": "German"}]) == {"name": "emodb, mine", "language": "German"}

@@ -17,7 +17,7 @@ def corpus(name="polish", labels=("anger", "sadness") * 20, speakers=None, **opt
 
 def notes(source=None, target=None, expected=None) -> list[str]:
     source, target = source or corpus("english"), target or corpus()
-    return list(notes_before(source, target, CLASSES, expected))
+    return list(notes_before([source] if source else [], target, CLASSES, expected))
 
 
 def test_how_a_corpus_was_read_is_a_block():
@@ -56,12 +56,12 @@ def test_what_is_left_out_is_listed_with_counts_and_a_flag():
 def test_results_tell_what_was_left_out():
     source = corpus("english", [*CLASSES, "boredom", "x", "x"], relabelled={"Wut": "anger"})
     target = corpus(labels=["anger", None, None, None, None])
-    assert label_report(source, target, CLASSES) == {
+    assert label_report([source], target, CLASSES) == {
         "labels_left_out": {"source": {"x": 2, "boredom": 1}, "target": {}},
         "labels_read_as": {"source": {"Wut": "anger"}, "target": {}},
         "licenses_of_clips": {"source": {}, "target": {}},
     }
-    assert label_report(None, source, CLASSES)["labels_left_out"] == {"source": {}, "target": {"x": 2, "boredom": 1}}
+    assert label_report([], source, CLASSES)["labels_left_out"] == {"source": {}, "target": {"x": 2, "boredom": 1}}
     assert left_out([None, "b", "a", "b"], ["a"]) == {"b": 2}
 
 
@@ -85,7 +85,7 @@ def test_speakers_that_are_not_known_are_no_matter():
 
 def test_numbers_as_emotions():
     both = [corpus(name, ["0", "1"] * 20) for name in ("english", "polish")]
-    told = list(notes_before(*both, ["0", "1"], None))
+    told = list(notes_before(both[:1], both[1], ["0", "1"], None))
     assert told[1] == (
         "english: numbers as emotions may mean something else in polish; give them names: --label_map '0=?,1=?'"
     )

@@ -121,6 +121,15 @@ def test_datasets_and_several_of_them(command, data, flags):
     assert sum(result.results["shares"].values()) == pytest.approx(1)
 
 
+def test_a_list_of_corpora_is_several(data, flags):
+    halves = [clips(data / "source")[:9], [dataset(data / "source").select(range(9, 18))]]
+    results = adapt(source=[*halves, data / "target"], target=dataset(data / "source"), **flags | {"shots": 1}).results
+    assert results["source"] == "source[0], source[1], target" and results["num_source_clips"] == 36
+    assert {name.split("/")[0] for name in results["shot_files"]} == {"source[0]", "source[1]", "target"}
+    with pytest.raises(RunError, match="twice: name each corpus once"):
+        adapt(source=[data / "source", data / "source"], target=data / "target", **flags)
+
+
 def test_a_model_in_place_of_a_source(command, data, flags):
     result = adapt(target=data / "target", model=command, **flags)
     assert result.results["source_free"] and result.results["source"] == "source"
@@ -165,7 +174,7 @@ def test_result_is_pushed(from_folders, monkeypatch):
         ({"target": None}, "adapt needs a target"),
         ({"source": None}, "adapt needs a source of labelled clips, or a model"),
         ({"shot": 3}, "adapt has no argument shot"),
-        ({"shots": 0}, "--shots must be at least 1, not 0"),
+        ({"shots": -1}, "--shots must be at least 0, not -1"),
         ({"source": 7}, "source is of type int: give a folder, a datasets.Dataset, or a list"),
         ({"source": {"anger": []}}, "source is of type dict"),
         ({"source": []}, "source has no rows"),

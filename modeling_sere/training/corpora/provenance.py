@@ -1,5 +1,6 @@
 """Where data and models come from: what their cards (README.md) say of language and licence."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from modeling_sere.training.corpora.corpus import Corpus
@@ -24,6 +25,15 @@ def corpus_facts(corpus: Corpus, address: str | None, revision: str | None = Non
         "license": ", ".join(sorted(corpus.licenses)) or _only(card.get("license")),
     }
     return {key: text for key, text in facts.items() if text is not None}
+
+
+def joint_facts(facts: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Return the facts of several corpora as of one; what is not known of each is not known of all."""
+    return {
+        key: ", ".join(dict.fromkeys(fact[key] for fact in facts))
+        for key in ("name", "language", "license")
+        if all(key in fact for fact in facts)
+    }
 
 
 def model_license(address: str, revision: str | None) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from modeling_sere.training.corpora.corpus import Clip, Corpus
 from modeling_sere.training.corpora.labels import is_known, label_map_flag
-from modeling_sere.training.corpora.names import counted, number
+from modeling_sere.training.corpora.names import counted, listed, number
 
 SUBJECTS = ("files", "split", "emotions", "speakers", "language", "licences", "not used")
 FEW_CLIPS = 30  # with fewer there are no nuisance groups (docs/method.md)
@@ -22,35 +22,49 @@ def left_out(labels: Iterable[str | None], classes: Iterable[str]) -> dict[str, 
     return dict(Counter(label for label in labels if label not in {None, *classes}).most_common())
 
 
-def label_report(source: Corpus | None, target: Corpus, classes: Sequence[str]) -> dict[str, dict]:
-    """Return what results.json tells of labels and licences, for the source and the target each.
+def label_report(sources: Sequence[Corpus], target: Corpus, classes: Sequence[str]) -> dict[str, dict]:
+    """Return what results.json tells of labels and licences, for the sources and the target each.
 
     labels_left_out: {label: clips} of those that take no part. labels_read_as: {label as written: emotion}.
     licenses_of_clips: {licence: clips} of a column of licences.
     """
-    sides = {"source": source, "target": target}
+    sides = {"source": sources, "target": [target]}
     return {
-        "labels_left_out": {side: left_out(corpus.labels, classes) if corpus else {} for side, corpus in sides.items()},
-        "labels_read_as": {side: corpus.relabelled if corpus else {} for side, corpus in sides.items()},
-        "licenses_of_clips": {side: corpus.licenses if corpus else {} for side, corpus in sides.items()},
+        "labels_left_out": {side: left_out(labels_of(corpora), classes) for side, corpora in sides.items()},
+        "labels_read_as": {
+            side: {written: emotion for corpus in corpora for written, emotion in corpus.relabelled.items()}
+            for side, corpora in sides.items()
+        },
+        "licenses_of_clips": {
+            side: dict(sum((Counter(corpus.licenses) for corpus in corpora), Counter()))
+            for side, corpora in sides.items()
+        },
     }
 
 
+def labels_of(corpora: Iterable[Corpus]) -> list[str | None]:
+    """Return the labels of all clips of these corpora."""
+    return [label for corpus in corpora for label in corpus.labels]
+
+
 def notes_before(
-    source: Corpus | None, target: Corpus, classes: Sequence[str], expected: Sequence[str] | None
+    sources: Sequence[Corpus], target: Corpus, classes: Sequence[str], expected: Sequence[str] | None
 ) -> Iterator[str]:
     """Give one sentence each on the emotions of a run, and on what the user may not want about its corpora.
 
     Args:
-        source: None for a model that carries its own clips. classes: the emotions of the run. expected: those that
+        sources: none for a model that carries its own clips. classes: the emotions of the run. expected: those that
             were asked for, if any were.
     """
     yield _emotions(target, classes, expected)
-    for corpus, other in ((source, target), (target, source)):
-        if corpus is not None:
-            yield from corpus.notes
-            yield from _notes_on_labels(corpus, other.name if other else "the model", classes)
-            yield from _notes_on_clips(corpus, classes)
+    names = listed([source.name for source in sources]) if sources else "the model"
+    for corpus, other in (*((source, target.name) for source in sources), (target, names)):
+        yield from corpus.notes
+        yield from _notes_on_labels(corpus, other, classes)
+        yield from _notes_on_clips(corpus, classes)
+    for corpus in sources:
+        if lacking := sorted({*classes} - {*corpus.labels}):
+            yield f"{corpus.name} has no clip of {listed(lacking)}: these are learned from the other sources."
 
 
 def _emotions(target: Corpus, classes: Sequence[str], expected: Sequence[str] | None) -> str:

@@ -1,6 +1,7 @@
-"""A pool: the clips of one corpus that take part in a run, with their features and, where known, their emotions."""
+"""Pools: the clips of corpora that take part in a run, with their features and, where known, their emotions."""
 
 import copy
+from dataclasses import replace
 
 import torch
 
@@ -20,12 +21,13 @@ class Pool:
     """Usable clips of a corpus.
 
     Attributes:
-        clips: one per row. domain: their features and speakers. references: (n,) class index of the true emotion, -100
-            where there is none; read by the shot draw and the scorer only.
+        clips: one per row. own: emotions that the corpus has. domain: features and speakers of the clips. references:
+            (n,) class index of the true emotion, -100 where there is none; read by the shot draw and the scorer only.
     """
 
     def __init__(self, corpus: Corpus, features: Features, labels: list[str], speaker_ids: bool):
         self.name, self.labels, self.features = corpus.name, labels, features
+        self.own = [label for label in labels if label in corpus.labels]
         self.clips: list[Clip] = [corpus.clips[index] for index in features.indices]
         index = {label: k for k, label in enumerate(labels)}
         self.references = torch.tensor([index.get(clip.label, UNLABELLED) for clip in self.clips])
@@ -38,16 +40,30 @@ class Pool:
         return len(self.clips)
 
     @property
+    def parts(self) -> list["Pool"]:
+        """The pool itself, as the only one."""
+        return [self]
+
+    @property
+    def keys(self) -> list[str]:
+        """Content keys of the clips."""
+        return self.features.keys
+
+    @property
     def skipped(self) -> list[SkippedClip]:
         """Clips without usable audio."""
         return self.features.skipped
 
     def shots(self, count: int, seed: int) -> torch.Tensor:
-        """Draw shots: (n,) class index of `count` clips per emotion, -100 elsewhere. Raises RunError: too few clips."""
+        """Draw shots: (n,) class index of `count` clips per emotion that the corpus has, -100 elsewhere.
+
+        Raises:
+            RunError: too few clips.
+        """
         if count == 0:
             return torch.full((len(self),), UNLABELLED)
         drawn = draw_shots(
-            [clip.label for clip in self.clips], [clip.name for clip in self.clips], self.labels, count, seed
+            [clip.label for clip in self.clips], [clip.name for clip in self.clips], self.own, count, seed
         )
         marked = torch.full((len(self),), UNLABELLED)
         marked[drawn] = self.references[drawn]
@@ -73,6 +89,41 @@ class Pool:
         hidden = copy.copy(self)
         hidden.references = self.references.masked_fill(marked != UNLABELLED, UNLABELLED)
         return hidden
+
+    def names(self, marked: torch.Tensor) -> list[str]:
+        """Return names of the rows that are not -100."""
+        return [self.clips[row].name for row in (marked != UNLABELLED).nonzero().squeeze(1).tolist()]
+
+
+class Pools:
+    """Usable clips of several corpora, one corpus after the other: each a domain with shots of its own.
+
+    Attributes:
+        parts: a pool for each corpus. clips: of all, their names with that of their corpus before them.
+    """
+
+    def __init__(self, parts: list[Pool]):
+        self.parts, self.labels = parts, parts[0].labels
+        self.clips = [replace(clip, name=f"{part.name}/{clip.name}") for part in parts for clip in part.clips]
+        self.domain = [part.domain for part in parts]
+        self.speaker_ids = all(part.speaker_ids for part in parts)
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def keys(self) -> list[str]:
+        """Content keys of the clips."""
+        return [key for part in self.parts for key in part.keys]
+
+    @property
+    def skipped(self) -> list[SkippedClip]:
+        """Clips without usable audio."""
+        return [replace(clip, name=f"{part.name}/{clip.name}") for part in self.parts for clip in part.skipped]
+
+    def shots(self, count: int, seed: int) -> torch.Tensor:
+        """Draw shots from each corpus: (n,) class index, -100 elsewhere. Raises as `Pool.shots`."""
+        return torch.cat([part.shots(count, seed) for part in self.parts])
 
     def names(self, marked: torch.Tensor) -> list[str]:
         """Return names of the rows that are not -100."""

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from modeling_sere import SereConfig
+from modeling_sere.resonance_sere import UNLABELLED
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.provenance import model_license
-from modeling_sere.training.encoding.pool import Pool
+from modeling_sere.training.encoding.pool import Pool, Pools
 from modeling_sere.training.organising.carried_sources import Sources
 from modeling_sere.training.reporting.duplicates import in_both
 
@@ -17,7 +18,7 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "hugg
 
 
 def describe(
-    arguments: SereArguments, config: SereConfig, source: Pool | Sources, target: Pool, shots: torch.Tensor,
+    arguments: SereArguments, config: SereConfig, source: Pool | Pools | Sources, target: Pool, shots: torch.Tensor,
     origin: dict,
 ) -> dict:  # fmt: skip
     """Return the facts of a run, as they stand in results.json.
@@ -69,14 +70,14 @@ def origins(arguments: SereArguments, config: SereConfig, target: dict[str, str]
     }  # fmt: skip
 
 
-def _of_source(arguments: SereArguments, source: Pool | Sources, target: Pool, shots: torch.Tensor) -> dict:
-    """Tell where the labelled clips come from: drawn from a corpus, or all that travelled in the model."""
+def _of_source(arguments: SereArguments, source: Pool | Pools | Sources, target: Pool, shots: torch.Tensor) -> dict:
+    """Tell where the labelled clips come from: drawn from corpora, or all that travelled in the model."""
     if isinstance(source, Sources):
         return {
             "source_free": True, "shots": source.shots, "seed": None, "num_unlabelled_source": 0,
             "source_speaker_ids": None, "shot_files": None, "same_audio_in_both": None, "shots_in_target": None,
         }  # fmt: skip
-    labelled = arguments.shots * len(source.labels)
+    labelled = int((shots != UNLABELLED).sum())
     return {
         "source_free": False, "shots": arguments.shots, "seed": arguments.seed,
         "num_unlabelled_source": len(source) - labelled, "source_speaker_ids": source.speaker_ids,

@@ -5,13 +5,13 @@ import torch
 
 from modeling_sere.embedding_sere import moments
 from modeling_sere.resonance_sere import CHUNK, UNLABELLED
-from modeling_sere.training.encoding.pool import Pool
+from modeling_sere.training.encoding.pool import Pool, Pools
 
 CLOSE = 1e-3  # standard deviations, in every feature: rounding stays below 1e-4, another take of a sentence above 1
 
 
-def in_both(source: Pool, target: Pool, shots: torch.Tensor) -> dict[str, list[str]]:
-    """Return names of target clips, sorted, whose very audio is in the source corpus too, and in its shots.
+def in_both(source: Pool | Pools, target: Pool, shots: torch.Tensor) -> dict[str, list[str]]:
+    """Return names of target clips, sorted, whose very audio is in a source corpus too, and in its shots.
 
     The audio is the same if the encoded files are, or else all features: a copy in another lossless format.
 
@@ -25,10 +25,12 @@ def in_both(source: Pool, target: Pool, shots: torch.Tensor) -> dict[str, list[s
     }
 
 
-def _repeated(source: Pool, target: Pool, chosen: np.ndarray) -> list[str]:
-    keys = {key for key, taken in zip(source.features.keys, chosen, strict=True) if taken}
-    same = np.array([key in keys for key in target.features.keys])
-    same |= repeated_rows(source.features.values[chosen], target.features.values)
+def _repeated(source: Pool | Pools, target: Pool, chosen: np.ndarray) -> list[str]:
+    keys = {key for key, taken in zip(source.keys, chosen, strict=True) if taken}
+    same = np.array([key in keys for key in target.keys])
+    ends = np.cumsum([len(part) for part in source.parts])
+    for part, taken in zip(source.parts, np.split(chosen, ends[:-1]), strict=True):
+        same |= repeated_rows(part.features.values[taken], target.features.values)
     return sorted(target.clips[row].name for row in same.nonzero()[0])
 
 

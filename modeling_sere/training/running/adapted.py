@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from modeling_sere.modeling_sere import SereForAudioClassification
 from modeling_sere.training.arguments import SereArguments
 from modeling_sere.training.corpora.columns import NamedColumns
+from modeling_sere.training.corpora.files import AUDIO_SUFFIXES, suffix
 from modeling_sere.training.corpora.labels import Spellings, parse_label_map
 from modeling_sere.training.corpora.names import listed
 from modeling_sere.training.corpora.objects import corpus_of
@@ -99,15 +100,25 @@ def adapted(run: Callable, source: Any, target: Any, flags: Mapping[str, Any]) -
     options = {"report_to": "none"} | {name: _flag(value) for name, value in flags.items()}
     if kept is not None:
         options["output_dir"] = str(Path(kept.name) / "result")
-    given = {side: value for side, value in zip(SIDES, (source, target), strict=True) if value is not None}
-    addresses = {side: os.fspath(value) if _is_address(value) else side for side, value in given.items()}
+    given = {"source": _corpora(source), "target": [] if target is None else [target]}
+    names = {
+        side: [side if len(values) == 1 else f"{side}[{place}]" for place in range(len(values))]
+        for side, values in given.items()
+    }
+    addresses = {
+        side: [
+            os.fspath(value) if _is_address(value) else name for value, name in zip(values, names[side], strict=True)
+        ]
+        for side, values in given.items()
+    }
     try:
-        arguments = SereArguments(**addresses, **options)
+        arguments = SereArguments(source=addresses["source"] or None, target=addresses["target"][0], **options)
     except (ValueError, TypeError) as error:
         raise RunError(str(error)) from error
     corpora = {
-        side: corpus_of(value, side, _read_options(arguments, side))
-        for side, value in given.items()
+        (side, place): corpus_of(value, names[side][place], _read_options(arguments, side))
+        for side, values in given.items()
+        for place, value in enumerate(values)
         if not _is_address(value)
     }
     with OutputFolder(arguments) as folder:
@@ -117,6 +128,18 @@ def adapted(run: Callable, source: Any, target: Any, flags: Mapping[str, Any]) -
         )  # fmt: skip
         outcome = run(arguments, folder, accelerator, corpora, show=lambda _: None)  # `str` of the result gives it
         return None if outcome is None else Adapted(*outcome, folder.final, kept)
+
+
+def _corpora(source: Any) -> list[Any]:
+    """Return the corpora that a source is: one, but for a list of corpora that are not all datasets."""
+    if source is None:
+        return []
+    several = isinstance(source, list) and any(_is_address(part) or isinstance(part, list) for part in source)
+    return source if several and not any(_is_clip(part) for part in source) else [source]
+
+
+def _is_clip(value: Any) -> bool:
+    return isinstance(value, tuple) or (_is_address(value) and suffix(os.fspath(value)) in AUDIO_SUFFIXES)
 
 
 def _is_address(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modeling_sere.training.arguments import SereArguments
-from modeling_sere.training.encoding.pool import Pool
+from modeling_sere.training.encoding.pool import Pool, Pools
 from modeling_sere.training.organising.carried_sources import Sources
 
 # what a resumed run may change without becoming another run
@@ -37,13 +37,13 @@ def of_clips(clips: Iterable, keys: Iterable[str]) -> dict[str, Any]:
     return {"clips": len(rows), "digest": _text_digest(rows)}
 
 
-def of_data(model: str, source: Pool | Sources, target: Pool) -> dict[str, Any]:
+def of_data(model: str, source: Pool | Pools | Sources, target: Pool) -> dict[str, Any]:
     """Return what is only known once the clips are encoded, from the digest of the `model` to start from.
 
     Labelled clips that travelled in a model are part of it.
     """
     pools = {"target": target} | ({} if isinstance(source, Sources) else {"source": source})
-    return {"model": model} | {side: of_clips(pool.clips, pool.features.keys) for side, pool in pools.items()}
+    return {"model": model} | {side: of_clips(pool.clips, pool.keys) for side, pool in pools.items()}
 
 
 def of_model(model: torch.nn.Module) -> str:

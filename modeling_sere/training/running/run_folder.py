@@ -280,7 +280,7 @@ class OutputFolder:
 
 def _free_name(arguments: SereArguments) -> str:
     """Return a name for the folder, from those of the corpora: "english-polish"."""
-    parts = (arguments.source or arguments.model, arguments.target)
+    parts = (*(arguments.source or [arguments.model]), arguments.target)
     return "-".join(_slug(part) for part in parts)
 
 
