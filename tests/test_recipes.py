@@ -143,5 +143,5 @@ def test_the_table_of_the_benchmark_takes_splits(results):
 def test_flags_win_over_a_recipe_and_unknown_names_are_told():
     assert parse_arguments(["cameo-polish", "--shots", "3", "--encoder", "none"]).shots == 3
     assert parse_arguments(["cameo-polish"]).target_split == "nemo"
-    with pytest.raises(RunError, match="there is no recipe 'cameo': there are cameo-bengali, .*, sere-wavlm; files"):
+    with pytest.raises(RunError, match="there is no recipe 'cameo': there are cameo-bengali, .*, sere-wavlm; a file"):
         parse_arguments(["cameo", "--shots", "3"])

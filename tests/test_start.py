@@ -32,7 +32,7 @@ def test_help_imports_no_slow_package(module):
     assert started(module, "--help") == (0, [])
 
 
-@pytest.mark.parametrize("flags", [("--shots", "0"), ("--shotz", "3"), ("missing.json",)])
+@pytest.mark.parametrize("flags", [("--shots", "-1"), ("--shotz", "3"), ("missing.json",)])
 def test_wrong_flag_is_answered_before_slow_imports(flags):
     status, slow = started("train_sere", *flags)
     assert status.startswith("train_sere.py: ") and flags[0] in status
