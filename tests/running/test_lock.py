@@ -35,7 +35,11 @@ def test_folders_above_are_made_and_go_again_unless_they_are_used(tmp_path):
     assert (tmp_path / "a" / "b" / "run").exists()
 
 
-@pytest.mark.parametrize("left", [b"", b"process 1 on here", b"process %d on here" % os.getpid(), b"\xff" * 300])
+@pytest.mark.parametrize(
+    "left",
+    [b"", b"process 1 on here", b"process %d on here" % os.getpid(), b"\xff" * 300],
+    ids=["empty", "another", "reused", "garbage"],
+)
 def test_file_of_a_dead_process_is_taken_over(tmp_path, left):
     """Whoever has its number now: process 1 and our own are alive."""
     own = FolderLock(tmp_path / "run")
