@@ -28,8 +28,10 @@ def moments(features: torch.Tensor) -> torch.Tensor:
 
     Sums are in double precision, so that the order of the clips decides no digit of the result.
     """
-    mean = sum(block.double().sum(0) for block in features.split(CHUNK)) / len(features)
-    squares = sum((block.double() - mean).square().sum(0) for block in features.split(CHUNK))
+    # a graph has any number of clips, and few of them
+    blocks = [features] if torch.compiler.is_compiling() else features.split(CHUNK)
+    mean = sum(block.double().sum(0) for block in blocks) / len(features)
+    squares = sum((block.double() - mean).square().sum(0) for block in blocks)
     std = (squares / len(features)).sqrt()
     return torch.stack([mean, std * (std > 1e-6 * mean.abs())]).to(features.dtype)
 

@@ -448,7 +448,7 @@ def imported_modules(tree: ast.Module) -> set[str]:
 @pytest.mark.parametrize("path", ROOT_FILES, ids=lambda path: path.name)
 def test_files_that_travel_import_only_what_every_user_has(path):
     siblings = {f".{file.stem}" for file in ROOT_FILES}
-    allowed = {"torch", "transformers", "numpy"} | set(sys.stdlib_module_names) | siblings
+    allowed = {"torch", "transformers", "numpy", "safetensors"} | set(sys.stdlib_module_names) | siblings
     assert imported_modules(ast.parse(path.read_text(encoding="utf-8"))) <= allowed
 
 
@@ -458,5 +458,5 @@ def test_files_that_travel_show_no_requirement_to_transformers(path):
     from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
     stdlib = set(sys.stdlib_module_names)
-    assert set(get_imports(path)) <= {"torch", "transformers", "numpy"} | stdlib
+    assert set(get_imports(path)) <= {"torch", "transformers", "numpy", "safetensors"} | stdlib
     assert set(get_relative_imports(path)) <= {file.stem for file in ROOT_FILES}

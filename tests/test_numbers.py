@@ -23,7 +23,7 @@ CONSTANTS = {
     "field_balance": (0.0, 1e-12, 0.5, 1 - 1e-12, 1.0),
     "view_dropout": (0.0, 0.5, 0.95),
     "field_rounds": (0, 1, 3),
-    "nuisance_rounds": (0, 100),
+    "nuisance_rounds": (0, 20),
     "field_passes": (0, 100),
     "num_voice_groups": (1, 2),
 }

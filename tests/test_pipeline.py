@@ -111,7 +111,7 @@ def test_kinds_of_input_give_equal_results(pipe, tmp_path):
 def test_other_rates_are_resampled(pipe):
     clip = voice(2.0)
     high = np.fft.irfft(np.fft.rfft(clip), 3 * len(clip)) * 3  # the same signal at 48 kHz
-    assert_same(pipe({"array": high, "sampling_rate": 3 * RATE}), pipe(clip), 0.02)
+    assert_same(pipe({"array": high, "sampling_rate": 3 * RATE}), pipe(clip), 0.15)
 
 
 @pytest.fixture

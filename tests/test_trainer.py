@@ -21,6 +21,7 @@ from transformers import (
     TrainingArguments,
     pipeline,
 )
+from transformers.utils import hub as transformers_hub
 
 from modeling_sere import SereForAudioClassification
 from testing.encoders import ENCODERS
@@ -169,6 +170,7 @@ def test_adapters_in_the_trainer(pushed, data, tmp_path):
 def test_push_from_the_trainer(pushed, data, tmp_path, monkeypatch):
     with HubServer({"hf_ana": {"name": "ana"}}) as server:
         monkeypatch.setattr(hf_api.api, "endpoint", server.endpoint)
+        monkeypatch.setattr(transformers_hub, "_hf_api", None, raising=False)  # made once, for the Hub of that moment
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         for name, value in {
             "ENDPOINT": server.endpoint, "HUGGINGFACE_CO_URL_TEMPLATE": template, "HF_HUB_OFFLINE": False,

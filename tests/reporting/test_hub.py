@@ -644,7 +644,7 @@ def test_source_free_adaptation_by_name(world, german, adapted):
     found = card(world, "org/sere-de-test")
     assert (found.data.base_model, found.data.datasets, found.data.license) == ("org/sere-de", [DATA], "cc-by-4.0")
     assert "without source data" in found.text and "holds no audio" in found.text
-    assert "draws of the shots, mean and standard deviation | not measured" in found.text
+    assert "draws of the shots" not in found.text
     first, second = (load_file(folder / "model.safetensors") for folder in (german, adapted))
     for name in ("source_embeddings", "source_cues", "source_labels"):
         assert torch.equal(first[name], second[name])

@@ -160,6 +160,7 @@ def hub(monkeypatch):
     """The Hub of this process, as an account that may write."""
     with HubServer(USERS) as server:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(space, "HfApi", lambda: space_api(server, TOKEN))
         yield server
 
