@@ -30,9 +30,9 @@ def moments(features: torch.Tensor) -> torch.Tensor:
     """
     # a graph has any number of clips, and few of them
     blocks = [features] if torch.compiler.is_compiling() else features.split(CHUNK)
-    mean = sum(block.double().sum(0) for block in blocks) / len(features)
+    mean = sum(block.double().sum(0) for block in blocks) / features.shape[0]  # len() would fix it
     squares = sum((block.double() - mean).square().sum(0) for block in blocks)
-    std = (squares / len(features)).sqrt()
+    std = (squares / features.shape[0]).sqrt()
     return torch.stack([mean, std * (std > 1e-6 * mean.abs())]).to(features.dtype)
 
 
