@@ -28,11 +28,11 @@ def moments(features: torch.Tensor) -> torch.Tensor:
 
     Sums are in double precision, so that the order of the clips decides no digit of the result.
     """
-    # a graph has any number of clips, and few of them
+    count = features.shape[0]  # len() would fix the number of clips in a graph, and so would blocks
     blocks = [features] if torch.compiler.is_compiling() else features.split(CHUNK)
-    mean = sum(block.double().sum(0) for block in blocks) / features.shape[0]  # len() would fix it
-    squares = sum((block.double() - mean).square().sum(0) for block in blocks)
-    std = (squares / features.shape[0]).sqrt()
+    mean = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / count
+    squares = torch.stack([(block.double() - mean).square().sum(0) for block in blocks]).sum(0)
+    std = (squares / count).sqrt()
     return torch.stack([mean, std * (std > 1e-6 * mean.abs())]).to(features.dtype)
 
 
