@@ -356,7 +356,7 @@ def _foreign_part(results: Results, encoder: str) -> str:
 
 
 def _start(results: Results) -> str:
-    """Where the labelled clips came from, if there was no source data."""
+    """Tell where the labelled clips came from, if there was no source data."""
     if not results["source_free"]:
         return ""
     base = results["base_model"]

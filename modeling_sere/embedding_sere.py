@@ -94,17 +94,23 @@ class SereEmbedding(nn.Module):
         """Find the voice group (B,) of raw features (B, D)."""
         return (features[:, : len(self.voice_weight)] @ self.voice_weight.float() + self.voice_bias.float()).argmax(1)
 
+    def _default_statistics(self, features: torch.Tensor) -> torch.Tensor:
+        """Give the statistics, (B, 2, D) or (2, D), by which raw features (B, D) are standardised."""
+        known, lacking = self.statistics[self.voice_groups(features)], ~self.statistics.any()
+        if torch.compiler.is_compiling():  # a graph must not look at values: it has both
+            return torch.where(lacking, moments(features.detach()).to(known), known)
+        if lacking.is_meta or not bool(lacking):
+            return known
+        logger.warning_once(NO_STATISTICS)
+        return moments(features.detach()).to(known)
+
     def standardised(self, features: torch.Tensor, statistics: torch.Tensor | None = None) -> torch.Tensor:
         """Standardise raw features (B, D) by `statistics` (2, D) or (B, 2, D), by default the domain's.
 
         Where the model has none yet they are those of the clips themselves, and a warning says so, once.
         """
         if statistics is None:
-            lacking = ~self.statistics.any()
-            if not torch.compiler.is_compiling() and not lacking.is_meta and bool(lacking):
-                logger.warning_once(NO_STATISTICS)
-            own = moments(features.detach()).to(self.statistics)
-            statistics = torch.where(lacking, own, self.statistics[self.voice_groups(features)])
+            statistics = self._default_statistics(features)
         elif statistics.shape not in ((2, features.shape[1]), (len(features), 2, features.shape[1])):
             raise ValueError(
                 f"statistics must have shape (2, {features.shape[1]}) or ({len(features)}, 2, {features.shape[1]}), "
